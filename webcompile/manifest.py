@@ -1,0 +1,101 @@
+"""`manifest.json`: what an artifact folder holds, as written by the compiler and read by every engine.
+
+The dataclasses are the format. `contracts.py` turns them into TypeScript interfaces, so a field changed here changes
+there too. Sizes are in bytes, hashes are lowercase hexadecimal sha256, paths are relative to the folder with `/`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of the artifact."""
+
+    path: str
+    nbytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ParamEntry:
+    """One parameter of the compiled functions, in the order of the `params` tuple.
+
+    `dtype` is what the kernels read; a shard may store a narrower form (see `tensor-cache.json`), widened on load.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class KVCacheSpec:
+    """The paged cache: one tensor per layer, `[num_pages, 2, num_kv_heads, page_tokens, head_dim]` (0 = K, 1 = V)."""
+
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+    page_tokens: int
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One compiled form of the model. An engine takes the first variant of its target whose features it has."""
+
+    name: str
+    target: str
+    file: str
+    features: tuple[str, ...]
+    host: str
+    params: tuple[ParamEntry, ...]
+    kv_cache: KVCacheSpec
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Facts about the model that engines and pages show or need."""
+
+    name: str
+    architecture: str
+    quantization: str
+    vocab_size: int
+    max_context_tokens: int
+    prefill_chunk_tokens: int
+    num_parameters: int
+
+
+@dataclass(frozen=True)
+class TokenizerInfo:
+    """Tokenizer files and special ids. `chat_template` is a Jinja file of the folder, empty if the model has none."""
+
+    tokenizer: str
+    config: str
+    chat_template: str
+    bos_token_id: int | None
+    eos_token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """The shared weights: `index` is `tensor-cache.json`, the field's existing format."""
+
+    index: str
+    nbytes: int
+    num_shards: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The whole of `manifest.json`."""
+
+    format: str
+    abi_version: int
+    generator: str
+    model: ModelInfo
+    tokenizer: TokenizerInfo
+    weights: WeightsInfo
+    variants: tuple[Variant, ...]
+    files: tuple[FileEntry, ...]
