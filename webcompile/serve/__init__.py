@@ -1,0 +1,1 @@
+"""HTTP: the chat page with its artifacts, and the OpenAI API."""
