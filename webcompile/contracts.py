@@ -99,7 +99,7 @@ RUNTIME_EXPORTS = (
     CFunction("wc_tuple", ("const int* handles", "int count"), "Handle (> 0) of a tuple of the given handles; 0 on error."),
     CFunction(
         "wc_call",
-        ("int function", "const int* handles", "int count"),
+        ("int callee", "const int* handles", "int count"),
         "Calls the function; handle (> 0) of the result; 0 on error. On webgpu work is only enqueued.",
     ),
     CFunction("wc_release", ("int handle",), "Drops a handle; its object is freed when nothing else refers to it."),

@@ -24,7 +24,7 @@ int wc_tensor_data(int tensor);
 // Handle (> 0) of a tuple of the given handles; 0 on error.
 int wc_tuple(const int* handles, int count);
 // Calls the function; handle (> 0) of the result; 0 on error. On webgpu work is only enqueued.
-int wc_call(int function, const int* handles, int count);
+int wc_call(int callee, const int* handles, int count);
 // Drops a handle; its object is freed when nothing else refers to it.
 int wc_release(int handle);
 

@@ -128,7 +128,7 @@ export interface RuntimeExports {
   /** Handle (> 0) of a tuple of the given handles; 0 on error. */
   wc_tuple(handles: number, count: number): number;
   /** Calls the function; handle (> 0) of the result; 0 on error. On webgpu work is only enqueued. */
-  wc_call(function: number, handles: number, count: number): number;
+  wc_call(callee: number, handles: number, count: number): number;
   /** Drops a handle; its object is freed when nothing else refers to it. */
   wc_release(handle: number): number;
 }

@@ -1,0 +1,7 @@
+/** Language models compiled by webcompile, in a web page. */
+
+export { createEngine } from "./client.js";
+export { WebcompileError, type ErrorData } from "./errors.js";
+export { ERROR_CODES, type ErrorCode, type ModelInfo } from "./generated/contracts.js";
+export type * from "./openai/types.js";
+export type * from "./types.js";

@@ -1,0 +1,117 @@
+/** OpenAI's chat completion shapes, as far as the engine implements them. Other parameters are rejected, never dropped. */
+
+/** A piece of a message's content. */
+export interface TextPart {
+  readonly type: "text";
+  readonly text: string;
+}
+
+/** One message of the conversation. */
+export interface ChatMessage {
+  readonly role: "system" | "developer" | "user" | "assistant" | "tool";
+  readonly content: string | readonly TextPart[];
+  readonly name?: string | undefined;
+}
+
+/** A value that JSON can express. */
+export type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json };
+
+/** What every chat request may hold. `null` means "not given", as in OpenAI's API. */
+export interface ChatCompletionParams {
+  readonly messages: readonly ChatMessage[];
+  /** Echoed in nothing and checked against nothing: an engine holds one model. */
+  readonly model?: string | undefined;
+  /** 0 to 2, default 1; 0 takes the most likely token. */
+  readonly temperature?: number | null | undefined;
+  /** Above 0 up to 1, default 1. */
+  readonly top_p?: number | null | undefined;
+  /** The same seed, request and model give the same text. Random when not given. */
+  readonly seed?: number | null | undefined;
+  /** Default: up to the end of the context window. */
+  readonly max_tokens?: number | null | undefined;
+  /** OpenAI's newer name of `max_tokens`. */
+  readonly max_completion_tokens?: number | null | undefined;
+  /** Up to 16 texts that end the answer; they are not part of it. */
+  readonly stop?: string | readonly string[] | null | undefined;
+  /** Only 1 for now. */
+  readonly n?: 1 | null | undefined;
+  readonly response_format?: { readonly type: "text" } | null | undefined;
+  /** Goes on past the model's end-of-text token; for measurements. */
+  readonly ignore_eos?: boolean | null | undefined;
+  /** Extra variables for the model's chat template, such as `{ enable_thinking: false }`. */
+  readonly chat_template_kwargs?: Readonly<Record<string, Json>> | null | undefined;
+}
+
+/** A request for a whole answer. */
+export interface ChatCompletionRequest extends ChatCompletionParams {
+  readonly stream?: false | null | undefined;
+}
+
+/** A request for an answer in pieces. */
+export interface ChatCompletionStreamRequest extends ChatCompletionParams {
+  readonly stream: true;
+  readonly stream_options?: { readonly include_usage?: boolean | undefined } | null | undefined;
+}
+
+/** Why the answer ended: the model or a stop text ended it, or it reached `max_tokens` or the context window. */
+export type FinishReason = "stop" | "length";
+
+/** How many tokens a request took. */
+export interface CompletionUsage {
+  readonly prompt_tokens: number;
+  readonly completion_tokens: number;
+  readonly total_tokens: number;
+  /** Tokens of the prompt that were still in the KV cache. */
+  readonly prompt_tokens_details: { readonly cached_tokens: number };
+}
+
+/** A whole answer. */
+export interface ChatCompletion {
+  readonly id: string;
+  readonly object: "chat.completion";
+  /** Seconds since 1970. */
+  readonly created: number;
+  readonly model: string;
+  readonly choices: readonly [
+    {
+      readonly index: 0;
+      readonly message: { readonly role: "assistant"; readonly content: string; readonly refusal: null };
+      readonly logprobs: null;
+      readonly finish_reason: FinishReason;
+    },
+  ];
+  readonly usage: CompletionUsage;
+}
+
+/** One choice of a {@link ChatCompletionChunk}. */
+export interface ChatCompletionChunkChoice {
+  readonly index: 0;
+  readonly delta: { readonly role?: "assistant"; readonly content?: string };
+  readonly logprobs: null;
+  readonly finish_reason: FinishReason | null;
+}
+
+/** A piece of an answer. With `include_usage` a last chunk without choices holds the usage; on the others it is null. */
+export interface ChatCompletionChunk {
+  readonly id: string;
+  readonly object: "chat.completion.chunk";
+  /** Seconds since 1970. */
+  readonly created: number;
+  readonly model: string;
+  readonly choices: readonly ChatCompletionChunkChoice[];
+  readonly usage?: CompletionUsage | null;
+}
+
+/** `engine.chat.completions`. */
+export interface ChatCompletions {
+  /** Answers in pieces. Leaving the loop cancels the request. */
+  create(request: ChatCompletionStreamRequest, options?: CancelOptions): Promise<AsyncIterableIterator<ChatCompletionChunk>>;
+  /** Answers at once. */
+  create(request: ChatCompletionRequest, options?: CancelOptions): Promise<ChatCompletion>;
+}
+
+/** How a request can be cancelled. */
+export interface CancelOptions {
+  /** Aborting rejects the request with code `aborted` and frees the engine for the next. */
+  readonly signal?: AbortSignal | undefined;
+}

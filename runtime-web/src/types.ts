@@ -1,0 +1,148 @@
+/** The public types of the engine. */
+
+import type { ErrorData, WebcompileError } from "./errors.js";
+import type { ModelInfo } from "./generated/contracts.js";
+import type { CancelOptions, ChatCompletions, FinishReason } from "./openai/types.js";
+
+/** What {@link createEngine} takes. */
+export interface EngineOptions extends CancelOptions {
+  /** URL of the artifact folder. A relative one is resolved against the page. */
+  readonly artifact: string | URL;
+  /** URL of runtime.wasm. Default: beside this package's files. */
+  readonly runtime?: string | URL | undefined;
+  /** Makes the worker to run in; `false` runs in this thread. Default: a worker of our own. */
+  readonly worker?: false | (() => Worker) | undefined;
+  /** Device to run on. Only "webgpu" for now. */
+  readonly device?: "webgpu" | undefined;
+  /** Upper bound of the context window. Default: what the model and the device allow, at most 4096. */
+  readonly maxContextTokens?: number | undefined;
+  readonly onProgress?: ((progress: LoadProgress) => void) | undefined;
+  /** Told of things that went wrong without being errors, such as no room to store the model. */
+  readonly onWarning?: ((warning: ErrorData) => void) | undefined;
+  /** Used for all downloads. Needs `worker: false`: functions do not cross to a worker. */
+  readonly fetch?: typeof fetch | undefined;
+  /** The WebGPU implementation where there is no `navigator.gpu`, as in Node. Needs `worker: false`. */
+  readonly gpu?: GPU | undefined;
+}
+
+/** How far loading is. The stages overlap: kernels compile and shards are uploaded while others download. */
+export interface LoadProgress {
+  readonly stage: "download" | "compile" | "upload" | "ready";
+  /** Bytes for "download" and "upload", kernels for "compile". */
+  readonly loaded: number;
+  readonly total: number;
+  /** For "download", once measured. */
+  readonly bytesPerSecond?: number;
+  readonly secondsLeft?: number;
+  /** Whether everything so far came from this device's storage. */
+  readonly fromCache: boolean;
+  /** One line for people. */
+  readonly text: string;
+}
+
+/** What an engine runs and on what. */
+export interface EngineInfo {
+  readonly model: ModelInfo;
+  /** Name of the compiled form that was chosen for this device. */
+  readonly variant: string;
+  readonly device: "webgpu";
+  readonly adapter: AdapterInfo;
+  /** Context window of this engine. */
+  readonly contextTokens: number;
+  /** Sizes in bytes. */
+  readonly weightBytes: number;
+  readonly kvCacheBytes: number;
+}
+
+/** The WebGPU adapter. Browsers leave out what would identify the user. */
+export interface AdapterInfo {
+  readonly vendor: string;
+  readonly architecture: string;
+  readonly device: string;
+  readonly description: string;
+  /** True for an implementation in software. */
+  readonly isFallback: boolean;
+  /** WebGPU features that the engine enabled. */
+  readonly features: readonly string[];
+  readonly limits: {
+    readonly maxBufferSize: number;
+    readonly maxStorageBufferBindingSize: number;
+    readonly maxStorageBuffersPerShaderStage: number;
+    readonly maxComputeWorkgroupStorageSize: number;
+    readonly maxComputeInvocationsPerWorkgroup: number;
+  };
+}
+
+/** What the engine counted. "Last" is the last request that finished; figures per token are of its decode steps. */
+export interface EngineStats {
+  readonly dispatchesPerToken: number;
+  readonly submitsPerToken: number;
+  /** Time that JavaScript and wasm took to enqueue a step and to sample. */
+  readonly hostMsPerToken: number;
+  readonly bytesWrittenPerToken: number;
+  readonly bytesReadPerToken: number;
+  readonly prefillTokensPerSecond: number;
+  readonly decodeTokensPerSecond: number;
+  readonly timeToFirstTokenMs: number;
+  readonly promptTokens: number;
+  readonly cachedPromptTokens: number;
+  readonly completionTokens: number;
+  /** GPU objects made since the engine was made. Decoding makes none once it runs steadily. */
+  readonly pipelines: number;
+  readonly bindGroups: number;
+  readonly buffers: number;
+  readonly bufferBytes: number;
+  readonly loadMs: number;
+  /** Tokens in the KV cache. */
+  readonly contextUsed: number;
+}
+
+/** A request below the level of chats. Exactly one of `prompt` and `promptIds`. */
+export interface GenerateRequest {
+  readonly promptIds?: readonly number[] | undefined;
+  /** Encoded with the tokenizer's own special tokens, such as a leading one. */
+  readonly prompt?: string | undefined;
+  /** Default: up to the end of the context window. */
+  readonly maxTokens?: number | undefined;
+  /** Default 1; 0 takes the most likely token. */
+  readonly temperature?: number | undefined;
+  readonly topP?: number | undefined;
+  readonly seed?: number | undefined;
+  readonly stop?: string | readonly string[] | undefined;
+  readonly ignoreEos?: boolean | undefined;
+}
+
+/** A step of an answer. `text` may be empty while a character or a possible stop text is incomplete. */
+export interface GenerateStep {
+  readonly tokenIds: readonly number[];
+  readonly text: string;
+  /** Not null on the last step only, which then has `usage`. */
+  readonly finishReason: FinishReason | null;
+  readonly usage: GenerateUsage | null;
+}
+
+/** How many tokens a request took. An end-of-text token counts. */
+export interface GenerateUsage {
+  readonly promptTokens: number;
+  readonly completionTokens: number;
+  /** Tokens of the prompt that were still in the KV cache. */
+  readonly cachedPromptTokens: number;
+}
+
+/** A loaded model. Requests may overlap: they run in the order of their arrival. */
+export interface Engine {
+  readonly info: EngineInfo;
+  readonly chat: { readonly completions: ChatCompletions };
+  /** Resolves when the device is lost; all requests then reject with `device_lost`. Make a new engine to go on. */
+  readonly lost: Promise<WebcompileError>;
+  /** Generates token by token. Leaving the loop cancels the request. */
+  generate(request: GenerateRequest, options?: CancelOptions): AsyncIterableIterator<GenerateStep>;
+  /** The logits after the prompt, one for each token id. */
+  forward(promptIds: readonly number[], options?: CancelOptions): Promise<Float32Array>;
+  tokenize(text: string, options?: { readonly addSpecialTokens?: boolean | undefined }): Promise<number[]>;
+  /** Text of tokens. Special tokens have none. */
+  detokenize(ids: readonly number[]): Promise<string>;
+  stats(): Promise<EngineStats>;
+  /** Frees the device and ends the worker. Pending requests reject with `engine_closed`. */
+  unload(): Promise<void>;
+}
