@@ -17,7 +17,7 @@ Array = npt.NDArray[Any]
 
 
 class Scheme(Protocol):
-    """How weight matrices `[out, in]` are held. Everything else (norms, biases) is plain in `compute_dtype`, stored "raw"."""
+    """How weight matrices `[out, in]` are held. All else (norms, biases) is plain in `compute_dtype`, stored "raw"."""
 
     @property
     def name(self) -> str:

@@ -1,0 +1,61 @@
+"""Opening files that nobody vouches for: bounded JSON, read-only maps, names that stay inside a folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from webcompile.errors import WebcompileError
+
+MAX_JSON_NBYTES = 64 << 20
+"""Larger than any published tokenizer or index file."""
+
+REDOWNLOAD = "download or export the file again"
+
+
+def read_bytes(path: Path, code: str, limit: int = MAX_JSON_NBYTES) -> bytes:
+    """The content of a small file. Raises WebcompileError(code) if it cannot be read or is larger than `limit`."""
+    try:
+        nbytes = path.stat().st_size
+        if nbytes > limit:
+            raise WebcompileError(code, f"{path}: got {nbytes} bytes, expected at most {limit}")
+        return path.read_bytes()
+    except OSError as error:
+        raise WebcompileError(code, f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def parse_json_object(data: bytes, where: str, code: str) -> dict[str, Any]:
+    """`data` as a JSON object. Raises WebcompileError(code) naming `where` for anything else."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise WebcompileError(code, f"{where}: expected JSON, got {error}", REDOWNLOAD) from error
+    if not isinstance(value, dict):
+        raise WebcompileError(code, f"{where}: expected a JSON object, got {type(value).__name__}", REDOWNLOAD)
+    return value
+
+
+def read_json_object(path: Path, code: str) -> dict[str, Any]:
+    """The JSON object in the file at `path`. Raises WebcompileError(code) naming the path."""
+    return parse_json_object(read_bytes(path, code), str(path), code)
+
+
+def map_file(path: Path, code: str) -> npt.NDArray[np.uint8]:
+    """The file as read-only bytes, mapped into memory. Raises WebcompileError(code) if it is empty or cannot be read."""
+    try:
+        return np.memmap(path, dtype=np.uint8, mode="r")
+    except ValueError as error:  # numpy's way to say that the file is empty
+        raise WebcompileError(code, f"{path}: the file is empty", REDOWNLOAD) from error
+    except OSError as error:
+        raise WebcompileError(code, f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def check_plain_name(name: Any, where: str, code: str) -> str:
+    """`name` if it is the name of a file in the same folder, with no way out. Raises WebcompileError(code) otherwise."""
+    if not isinstance(name, str) or name in ("", ".", "..") or any(character in name for character in "/\\:\0"):
+        raise WebcompileError(code, f"{where}: expected the plain name of a file in the same folder, got {str(name)[:80]!r}")
+    return name

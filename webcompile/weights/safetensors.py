@@ -1,0 +1,202 @@
+"""Hugging Face's safetensors: one file, or several that `model.safetensors.index.json` lists.
+
+A file is a uint64 header length, a JSON header `{name: {"dtype", "shape", "data_offsets": [begin, end]}}` and the data
+(https://huggingface.co/docs/safetensors). The header is checked here because files come from strangers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import numpy as np
+import numpy.typing as npt
+
+from webcompile.errors import WebcompileError
+from webcompile.weights.files import REDOWNLOAD, check_plain_name, map_file, parse_json_object, read_json_object
+from webcompile.weights.reader import DTYPES, Array, TensorInfo
+
+INDEX_NAME = "model.safetensors.index.json"
+SINGLE_NAME = "model.safetensors"
+
+_MAX_HEADER_NBYTES = 100_000_000
+_LENGTH_NBYTES = 8
+_DTYPE_NAMES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U64": "uint64",
+    "U32": "uint32",
+    "U16": "uint16",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
+
+
+class SafetensorsFile:
+    """One file, memory-mapped; `read` returns views. Raises WebcompileError("weights_invalid") saying what is wrong."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        data = map_file(path, "weights_invalid")
+        header_end = _LENGTH_NBYTES + _header_nbytes(data, path)
+        header = parse_json_object(data[_LENGTH_NBYTES:header_end].tobytes(), f"{path}: header", "weights_invalid")
+        header.pop("__metadata__", None)
+        self._data: npt.NDArray[np.uint8] | None = data[header_end:]
+        self._begins: dict[str, int] = {}
+        infos: dict[str, TensorInfo] = {}
+        for name, entry in header.items():
+            infos[name], self._begins[name] = _parse_entry(name, entry, path)
+        self.infos: Mapping[str, TensorInfo] = dict(sorted(infos.items(), key=lambda item: self._begins[item[0]]))
+        self._check_layout(self._data.size)
+
+    def _check_layout(self, data_nbytes: int) -> None:
+        """Tensors must follow one another without overlap or gap up to the end, as the format asks."""
+        position = 0
+        for name, info in sorted(self.infos.items(), key=lambda item: (self._begins[item[0]], _nbytes(item[1]))):
+            begin = self._begins[name]
+            if begin != position:
+                what = "overlaps the tensor before it" if begin < position else "leaves a gap before it"
+                raise _invalid(self.path, f"tensor {name!r} {what}: it begins at byte {begin}, expected {position}")
+            position = begin + _nbytes(info)
+            if position > data_nbytes:
+                raise _invalid(
+                    self.path,
+                    f"the file is truncated: tensor {name!r} ends at byte {position} of {data_nbytes} bytes of data",
+                )
+        if position != data_nbytes:
+            raise _invalid(self.path, f"expected {position} bytes of data, got {data_nbytes}")
+
+    def read(self, name: str) -> Array:
+        """See `WeightReader.read`."""
+        if self._data is None or name not in self.infos:
+            raise WebcompileError("tensor_mismatch", f"{self.path}: no tensor {name!r}")
+        info, begin = self.infos[name], self._begins[name]
+        return self._data[begin : begin + _nbytes(info)].view(DTYPES[info.dtype]).reshape(info.shape)
+
+    def close(self) -> None:
+        """See `WeightReader.close`."""
+        self._data = None
+
+
+class SafetensorsFolder:
+    """All safetensors of a model folder: those the index names, else the single file."""
+
+    def __init__(self, folder: Path) -> None:
+        index = folder / INDEX_NAME
+        weight_map = read_weight_map(index) if index.is_file() else None
+        self.files = (
+            tuple(folder / name for name in sorted(set(weight_map.values())))
+            if weight_map is not None
+            else (_single_file(folder),)
+        )
+        self._owners: dict[str, SafetensorsFile] = {}
+        for path in self.files:
+            if not path.is_file():
+                raise WebcompileError("weights_invalid", f"{path}: missing, but {INDEX_NAME} names it", REDOWNLOAD)
+            file = SafetensorsFile(path)
+            for name in file.infos:
+                if weight_map is None or weight_map.get(name) == path.name:
+                    self._owners[name] = file
+        missing = sorted(set(weight_map or ()) - set(self._owners))
+        if missing:
+            assert weight_map is not None
+            raise _invalid(folder / weight_map[missing[0]], f"tensor {missing[0]!r} is missing, but {INDEX_NAME} names it")
+        self.infos: Mapping[str, TensorInfo] = {name: file.infos[name] for name, file in self._owners.items()}
+
+    def read(self, name: str) -> Array:
+        """See `WeightReader.read`."""
+        if name not in self._owners:
+            raise WebcompileError("tensor_mismatch", f"{self.files[0].parent}: no tensor {name!r}")
+        return self._owners[name].read(name)
+
+    def close(self) -> None:
+        """See `WeightReader.close`."""
+        for file in self._owners.values():
+            file.close()
+
+
+def read_weight_map(index: Path) -> dict[str, str]:
+    """Tensor name → plain name of its file, from an index. Raises WebcompileError("weights_invalid")."""
+    weight_map = read_json_object(index, "weights_invalid").get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise _invalid(index, "expected an object 'weight_map' that names files")
+    return {
+        name: check_plain_name(file, f"{index}: weight_map[{name!r}]", "weights_invalid")
+        for name, file in weight_map.items()
+    }
+
+
+def _single_file(folder: Path) -> Path:
+    found = sorted(folder.glob("*.safetensors"))
+    if folder / SINGLE_NAME in found:
+        return folder / SINGLE_NAME
+    if len(found) == 1:
+        return found[0]
+    others = sorted(path.name for path in folder.glob("*.bin"))
+    raise WebcompileError(
+        "weights_invalid",
+        f"{folder}: expected {SINGLE_NAME} or {INDEX_NAME}, got {len(found)} other .safetensors files"
+        + (f" and {others[0]}" if others else ""),
+        "pickled weights (.bin) are never read; save them with transformers: model.save_pretrained(folder)"
+        if others
+        else "",
+    )
+
+
+def _header_nbytes(data: npt.NDArray[np.uint8], path: Path) -> int:
+    if data.size < _LENGTH_NBYTES:
+        raise _invalid(path, f"the file is truncated: it has {data.size} bytes")
+    nbytes = int.from_bytes(data[:_LENGTH_NBYTES].tobytes(), "little")
+    if nbytes > _MAX_HEADER_NBYTES:
+        raise _invalid(
+            path, f"not a safetensors file: the header would have {nbytes} bytes, the format allows {_MAX_HEADER_NBYTES}"
+        )
+    if _LENGTH_NBYTES + nbytes > data.size:
+        raise _invalid(
+            path, f"the file is truncated: the header ends at byte {_LENGTH_NBYTES + nbytes}, the file at {data.size}"
+        )
+    return nbytes
+
+
+def _parse_entry(name: str, entry: Any, path: Path) -> tuple[TensorInfo, int]:
+    """Info and first byte of a tensor, from its entry in the header."""
+    if not isinstance(entry, dict) or entry.get("dtype") not in _DTYPE_NAMES:
+        dtype = entry.get("dtype") if isinstance(entry, dict) else entry
+        raise _invalid(path, f"tensor {name!r}: expected a dtype of {', '.join(_DTYPE_NAMES)}, got {str(dtype)[:40]!r}")
+    shape, offsets = entry.get("shape"), entry.get("data_offsets")
+    if not (_is_sizes(shape) and _is_sizes(offsets) and len(offsets) == 2):
+        raise _invalid(
+            path, f"tensor {name!r}: expected sizes, got shape {str(shape)[:60]}, data_offsets {str(offsets)[:60]}"
+        )
+    info = TensorInfo(tuple(shape), _DTYPE_NAMES[entry["dtype"]])
+    if offsets[1] - offsets[0] != _nbytes(info):
+        raise _invalid(
+            path,
+            f"tensor {name!r}: {info.dtype} {list(info.shape)} has {_nbytes(info)} bytes, "
+            f"but data_offsets {offsets} hold {offsets[1] - offsets[0]}",
+        )
+    return info, offsets[0]
+
+
+def _is_sizes(value: Any) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(
+        isinstance(item, int) and not isinstance(item, bool) and item >= 0 for item in value
+    )
+
+
+def _nbytes(info: TensorInfo) -> int:
+    return math.prod(info.shape) * DTYPES[info.dtype].itemsize
+
+
+def _invalid(path: Path, what: str) -> WebcompileError:
+    return WebcompileError("weights_invalid", f"{path}: {what}", REDOWNLOAD)
