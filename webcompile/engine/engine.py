@@ -1,0 +1,296 @@
+"""The native engine: schedule → run → postprocess, one step at a time, for any number of requests.
+
+It is synchronous and not thread-safe; a server calls `step` from one thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from collections.abc import Sequence as SequenceOf
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from webcompile.engine.answer import Answer, Delta, FinishReason, Timings, Usage
+from webcompile.engine.artifact import Artifact
+from webcompile.engine.block_manager import BlockManager
+from webcompile.engine.chat import Chat
+from webcompile.engine.chat_template import ChatTemplate, special_tokens
+from webcompile.engine.sampler import sample
+from webcompile.engine.scheduler import Scheduler, Step
+from webcompile.engine.sequence import SamplingParams, Sequence
+from webcompile.engine.stop import StopStrings
+from webcompile.engine.tokenizer import Detokenizer, Tokenizer
+from webcompile.errors import WebcompileError
+from webcompile.manifest import Variant
+
+DEFAULT_CONTEXT_TOKENS = 4096
+"""The context window when nobody asks for another: a longer one costs memory from the start."""
+
+MAX_SEQUENCES = 8
+
+
+class Runner(Protocol):
+    """What the engine needs from a model; `model_runner.ModelRunner` is the real one."""
+
+    def run(self, token_ids: SequenceOf[int], position: int, pages: SequenceOf[int]) -> npt.NDArray[np.float32]:
+        """Logits float32[vocab_size] after `token_ids` at `position`.. in `pages`."""
+
+    def copy_page(self, source: int, target: int) -> None:
+        """Copies one page of the KV cache."""
+
+
+class MakeRunner(Protocol):
+    """Makes a runner: `num_pages` pages in all, `max_pages` for one sequence."""
+
+    def __call__(self, artifact: Artifact, variant: Variant, *, num_pages: int, max_pages: int) -> Runner:
+        """As `model_runner.ModelRunner`."""
+
+
+class Generation(Iterator[Delta]):
+    """One request. Iterating drives the engine and gives the answer in pieces; `answer` is there when it has ended."""
+
+    def __init__(self, engine: Engine, sequence: Sequence) -> None:
+        self.sequence = sequence
+        self.answer: Answer | None = None
+        self.error: Exception | None = None
+        """What a step of this request raised; iterating raises it too."""
+        self._engine = engine
+        self._detokenizer = Detokenizer(engine.tokenizer)
+        self._stops = StopStrings(sequence.sampling.stop)
+        self._deltas: deque[Delta] = deque()
+        self._text = ""
+        self._started = time.perf_counter()
+        self._first = self._last = 0.0
+
+    def __next__(self) -> Delta:
+        while not self._deltas:
+            if self.error is not None:
+                raise self.error
+            if self.answer is not None:
+                raise StopIteration
+            self._engine.step()
+        return self._deltas.popleft()
+
+    def close(self) -> None:
+        """Cancels the request; its last piece then has finish reason "abort". No effect once it has ended."""
+        self._engine.cancel(self)
+
+    def wait(self) -> Answer:
+        """Runs to the end."""
+        for _ in self:
+            pass
+        if self.answer is None:
+            raise WebcompileError("internal", "a generation ended without an answer")
+        return self.answer
+
+    def push(self, token_id: int, eos_token_ids: SequenceOf[int], max_context_tokens: int) -> FinishReason | None:
+        """Takes the next token and says whether it was the last, and why."""
+        self._last = time.perf_counter()
+        self._first = self._first or self._last
+        sequence, sampling = self.sequence, self.sequence.sampling
+        sequence.token_ids.append(token_id)
+        text = self._stops.push(self._detokenizer.push(token_id))
+        reason: FinishReason | None = None
+        if (token_id in eos_token_ids and not sampling.ignore_eos) or self._stops.matched is not None:
+            reason = "stop"
+        elif sequence.num_completion_tokens == sampling.max_tokens or len(sequence.token_ids) >= max_context_tokens:
+            reason = "length"
+        self._emit(text, (token_id,), reason)
+        return self.answer.finish_reason if self.answer else None
+
+    def abort(self) -> None:
+        """Ends the answer where it is."""
+        self._emit("", (), "abort")
+
+    def _emit(self, text: str, token_ids: tuple[int, ...], reason: FinishReason | None) -> None:
+        if reason is not None:
+            text += self._stops.push(self._detokenizer.flush()) + self._stops.flush()
+            # A character cut off by the token limit can complete a stop string only if that holds U+FFFD.
+            reason = "stop" if self._stops.matched is not None else reason
+        self._text += text
+        self._deltas.append(Delta(text, token_ids, reason))
+        if reason is not None:
+            self.answer = self._answer(reason)
+
+    def _answer(self, reason: FinishReason) -> Answer:
+        sequence = self.sequence
+        computed = sequence.num_prompt_tokens - sequence.num_reused_tokens
+        count = sequence.num_completion_tokens
+        prefill_s, decode_s = self._first - self._started, self._last - self._first
+        return Answer(
+            self._text,
+            tuple(sequence.token_ids[: sequence.num_prompt_tokens]),
+            tuple(sequence.completion_ids),
+            reason,
+            Usage(sequence.num_prompt_tokens, count, len(sequence.token_ids), sequence.num_reused_tokens),
+            Timings(
+                max(prefill_s, 0.0),
+                computed / prefill_s if prefill_s > 0 else None,
+                (count - 1) / decode_s if decode_s > 0 else None,
+            ),
+        )
+
+
+class Engine:
+    """A model ready to answer. Close it, or use it in a `with` statement, to free its memory."""
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        device: str = "cpu",
+        max_context_tokens: int | None = None,
+        cache_tokens: int | None = None,
+        make_runner: MakeRunner | None = None,
+    ) -> None:
+        """Opens the artifact in `folder` on `device`.
+
+        `max_context_tokens` bounds prompt and answer together (default: the model's, at most DEFAULT_CONTEXT_TOKENS);
+        `cache_tokens` is the size of the KV cache that all requests share (default: one full context).
+        Raises what `Artifact` and `ModelRunner` raise.
+        """
+        artifact = Artifact.open(folder)
+        variant = artifact.variant(device)
+        self.artifact = artifact
+        self.model = artifact.manifest.model
+        wanted = DEFAULT_CONTEXT_TOKENS if max_context_tokens is None else max_context_tokens
+        if wanted < 1:
+            raise WebcompileError("request_invalid", f"max_context_tokens: expected at least 1, got {wanted}")
+        self.max_context_tokens = min(wanted, self.model.max_context_tokens)
+        self.tokenizer = Tokenizer(artifact.read_text(artifact.manifest.tokenizer.tokenizer))
+        self._template = self._read_template()
+        page_tokens = variant.kv_cache.page_tokens
+        max_pages = -(-self.max_context_tokens // page_tokens)
+        num_pages = max(max_pages, -(-(cache_tokens or 0) // page_tokens))
+        if make_runner is None:
+            # Loads TVM, which takes seconds: not before the artifact is known to be good.
+            from webcompile.engine.model_runner import ModelRunner
+
+            make_runner = ModelRunner
+        self._runner: Runner | None = make_runner(artifact, variant, num_pages=num_pages, max_pages=max_pages)
+        self._blocks = BlockManager(num_pages, page_tokens, self._runner.copy_page)
+        self._scheduler = Scheduler(self._blocks, self.model.prefill_chunk_tokens, MAX_SEQUENCES)
+        self._generations: dict[int, Generation] = {}
+        self.chat = Chat(self)
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Cancels all requests and frees the model. Later calls raise engine_closed."""
+        for generation in list(self._generations.values()):
+            self.cancel(generation)
+        self._runner = None
+
+    def tokenize(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Token ids of `text`, as the model expects a text of its own."""
+        return self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+
+    def apply_chat_template(self, messages: SequenceOf[Mapping[str, Any]], **variables: Any) -> list[int]:
+        """Token ids of the prompt for `messages`, ending where the assistant begins.
+
+        Raises template_invalid, also for a model that has no chat template.
+        """
+        if self._template is None:
+            hint = "Give a prompt as text; this is a base model that was not trained on chats."
+            raise WebcompileError("template_invalid", f"{self.model.name} has no chat template", hint)
+        return self.tokenizer.encode(self._template.render(messages, **variables), add_special_tokens=False)
+
+    def generate(self, prompt: str | SequenceOf[int], sampling: SamplingParams | None = None) -> Generation:
+        """Starts an answer to `prompt`, a text or token ids. Nothing is computed before the first piece is asked for.
+
+        Raises request_invalid or context_overflow.
+        """
+        token_ids = self._checked_prompt(self.tokenize(prompt) if isinstance(prompt, str) else prompt)
+        generation = Generation(self, Sequence(token_ids, sampling or SamplingParams()))
+        self._generations[generation.sequence.id] = generation
+        self._scheduler.add(generation.sequence)
+        return generation
+
+    def forward(self, prompt_ids: SequenceOf[int]) -> npt.NDArray[np.float32]:
+        """Logits float32[vocab_size] after the last of `prompt_ids`, computed anew, past any cached prefix.
+
+        Raises request_invalid, context_overflow, or out_of_memory while other requests hold the pages.
+        """
+        sequence = Sequence(self._checked_prompt(prompt_ids), SamplingParams())
+        self._blocks.attach(sequence, reuse=False)
+        try:
+            if not self._blocks.grow(sequence, len(sequence.token_ids)):
+                raise WebcompileError("out_of_memory", "no pages left for forward", "Let running requests end first.")
+            while True:
+                logits = self._run(Step(sequence, min(self.model.prefill_chunk_tokens, sequence.num_pending_tokens)))
+                if not sequence.num_pending_tokens:
+                    return logits
+        finally:
+            self._blocks.release(sequence, retain=False)
+
+    def step(self) -> bool:
+        """Runs one prefill chunk or one decoded token of one request. False when there is nothing to do."""
+        step = self._scheduler.schedule()
+        if step is None:
+            return False
+        try:
+            self._postprocess(step, self._run(step))
+        except Exception as error:
+            # It belongs to this request, not to whoever happens to drive the engine.
+            generation = self._generations[step.sequence.id]
+            generation.error = error
+            self.cancel(generation)
+        return True
+
+    def cancel(self, generation: Generation) -> None:
+        """Ends a request early; no effect once it has ended."""
+        if self._generations.pop(generation.sequence.id, None) is not None:
+            self._scheduler.remove(generation.sequence)
+            generation.abort()
+
+    def _run(self, step: Step) -> npt.NDArray[np.float32]:
+        if self._runner is None:
+            raise WebcompileError("engine_closed", "the engine was closed")
+        sequence = step.sequence
+        start, end = sequence.num_cached_tokens, sequence.num_cached_tokens + step.num_tokens
+        logits = self._runner.run(sequence.token_ids[start:end], start, sequence.pages)
+        sequence.num_cached_tokens = end
+        return logits
+
+    def _postprocess(self, step: Step, logits: npt.NDArray[np.float32]) -> None:
+        sequence = step.sequence
+        if sequence.num_pending_tokens:
+            return  # The middle of a prompt: nobody needs these logits.
+        generation = self._generations[sequence.id]
+        token_id = sample(logits, sequence.sampling, sequence.num_completion_tokens)
+        if generation.push(token_id, self.artifact.manifest.tokenizer.eos_token_ids, self.max_context_tokens):
+            self._scheduler.remove(sequence)
+            del self._generations[sequence.id]
+
+    def _checked_prompt(self, token_ids: SequenceOf[int]) -> list[int]:
+        if self._runner is None:
+            raise WebcompileError("engine_closed", "the engine was closed")
+        if not token_ids:
+            raise WebcompileError("request_invalid", "the prompt has no tokens", "Give at least one.")
+        wrong = next((token for token in token_ids if not 0 <= token < self.model.vocab_size), None)
+        if wrong is not None:
+            raise WebcompileError("request_invalid", f"token id {wrong} is not below {self.model.vocab_size} (vocab_size)")
+        if len(token_ids) >= self.max_context_tokens:
+            raise WebcompileError(
+                "context_overflow",
+                f"the prompt has {len(token_ids)} tokens, the context window {self.max_context_tokens} with the answer",
+                "Shorten the prompt, or open the engine with a larger max_context_tokens "
+                f"(this model has up to {self.model.max_context_tokens}).",
+            )
+        return list(token_ids)
+
+    def _read_template(self) -> ChatTemplate | None:
+        info = self.artifact.manifest.tokenizer
+        if not info.chat_template:
+            return None
+        tokens = special_tokens(self.artifact.read_json(info.config)) if info.config else {}
+        return ChatTemplate(self.artifact.read_text(info.chat_template), tokens)

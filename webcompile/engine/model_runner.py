@@ -1,0 +1,101 @@
+"""The compiled model on a native device: weights, the KV cache and one call per step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+import tvm
+import tvm_ffi
+from tvm import relax
+
+from webcompile.engine.artifact import Artifact
+from webcompile.errors import WebcompileError
+from webcompile.manifest import ParamEntry, Variant
+from webcompile.weights.tensor_cache import TensorCache
+
+_WIDENED = {("float16", "float32"), ("bfloat16", "float32")}
+"""(stored, declared) pairs that lose nothing; see "One artifact folder, several targets" in the design notes."""
+
+
+class ModelRunner:
+    """Calls `prefill` and `decode` (`contracts.MODEL_FUNCTIONS`) of one variant of an artifact."""
+
+    def __init__(self, artifact: Artifact, variant: Variant, *, num_pages: int, max_pages: int) -> None:
+        """Loads the library and the weights and makes a cache of `num_pages` pages; a sequence has at most `max_pages`.
+
+        Raises artifact_invalid, artifact_corrupt, tensor_mismatch or out_of_memory.
+        """
+        self._device = tvm.device(variant.target)
+        library = artifact.path(variant.file)
+        try:
+            module = tvm.runtime.load_module(str(library))
+            machine = relax.VirtualMachine(module, self._device)
+            self._prefill, self._decode = machine["prefill"], machine["decode"]
+        except Exception as error:  # TVM raises many types, down to AttributeError for a missing function.
+            hint = "Compile the model on this machine: a native library runs on the processor it was compiled for."
+            raise WebcompileError("artifact_invalid", f"{library} cannot be loaded: {error}", hint) from error
+        self._machine = machine
+        self._max_pages = max_pages
+        self._vocab_size = artifact.manifest.model.vocab_size
+        self._params = tvm_ffi.convert(self._load_params(artifact, variant))
+        spec = variant.kv_cache
+        shape = (num_pages, 2, spec.num_kv_heads, spec.page_tokens, spec.head_dim)
+        self._cache = [self._upload(np.zeros(shape, _dtype(spec.dtype))) for _ in range(spec.num_layers)]
+        self._cache_argument = tvm_ffi.convert(self._cache)
+
+    def run(self, token_ids: Sequence[int], position: int, pages: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Appends `token_ids` at `position`.. to the sequence in `pages`; logits float32[vocab_size] after the last."""
+        page_table = np.zeros(self._max_pages, np.int32)
+        page_table[: len(pages)] = pages
+        function = self._decode if len(token_ids) == 1 else self._prefill
+        logits = function(
+            self._upload(np.asarray(token_ids, np.int32)),
+            self._upload(np.asarray([position], np.int32)),
+            self._upload(page_table),
+            self._cache_argument,
+            self._params,
+        )
+        array: npt.NDArray[np.float32] = logits.numpy()
+        if array.shape != (1, self._vocab_size):
+            raise WebcompileError("internal", f"logits: expected shape (1, {self._vocab_size}), got {array.shape}")
+        return array.reshape(-1)
+
+    def copy_page(self, source: int, target: int) -> None:
+        """Copies one page of the cache in all layers."""
+        for tensor in self._cache:
+            self._page(tensor, source).copyto(self._page(tensor, target))
+
+    def _page(self, tensor: Any, index: int) -> Any:
+        shape = tuple(tensor.shape[1:])
+        nbytes = int(np.prod(shape)) * _dtype(str(tensor.dtype)).itemsize
+        return tensor._create_view(shape, str(tensor.dtype), index * nbytes)
+
+    def _load_params(self, artifact: Artifact, variant: Variant) -> list[Any]:
+        manifest = artifact.manifest
+        weights = TensorCache(artifact.folder, manifest.files, manifest.weights.index)
+        try:
+            # One at a time: a stored tensor is dropped as soon as its copy is on the device.
+            return [self._upload(_declared(entry, weights.read(entry.name))) for entry in variant.params]
+        finally:
+            weights.close()
+
+    def _upload(self, array: npt.NDArray[Any]) -> Any:
+        return tvm.runtime.tensor(array, self._device)
+
+
+def _declared(entry: ParamEntry, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The stored tensor in the dtype that the kernels read."""
+    if array.shape != entry.shape:
+        raise WebcompileError("tensor_mismatch", f"{entry.name}: expected shape {entry.shape}, got {array.shape}")
+    stored = array.dtype.name
+    if stored != entry.dtype and (stored, entry.dtype) not in _WIDENED:
+        raise WebcompileError("tensor_mismatch", f"{entry.name}: expected {entry.dtype}, got {stored}")
+    return np.ascontiguousarray(array, dtype=_dtype(entry.dtype))
+
+
+def _dtype(name: str) -> np.dtype[Any]:
+    return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)

@@ -1,0 +1,70 @@
+"""A request on its way through the engine: its tokens, its pages and how to sample the next token."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass, field
+
+from webcompile.errors import WebcompileError
+
+_ids = itertools.count()
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How to choose tokens and when to stop.
+
+    `max_tokens` None means until the context window is full. `temperature` 0 is greedy. `seed` is 64 bits; the default
+    is drawn at random. `stop` strings end the answer and are not part of it. `ignore_eos` goes on past end tokens.
+    """
+
+    max_tokens: int | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int = field(default_factory=lambda: secrets.randbits(53))
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises request_invalid naming the field that is out of range."""
+        for name, holds, expected in (
+            ("max_tokens", self.max_tokens is None or self.max_tokens >= 1, "at least 1"),
+            ("temperature", 0 <= self.temperature <= 100, "between 0 and 100"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("seed", 0 <= self.seed < 2**64, "between 0 and 2^64 - 1"),
+            ("stop", all(self.stop), "non-empty strings"),
+        ):
+            if not holds:
+                raise WebcompileError("request_invalid", f"{name}: expected {expected}, got {getattr(self, name)!r}")
+
+
+class Sequence:
+    """Tokens of one request, prompt first; positions below `num_cached_tokens` are in the KV cache at `pages`."""
+
+    def __init__(self, prompt_ids: SequenceOf[int], sampling: SamplingParams) -> None:
+        self.id = next(_ids)
+        """Ascending in order of arrival."""
+        self.token_ids = list(prompt_ids)
+        self.num_prompt_tokens = len(self.token_ids)
+        self.sampling = sampling
+        self.pages: list[int] = []
+        self.num_cached_tokens = 0
+        self.num_reused_tokens = 0
+        """Prompt tokens that came from another sequence's cache."""
+
+    @property
+    def completion_ids(self) -> list[int]:
+        """Tokens generated so far."""
+        return self.token_ids[self.num_prompt_tokens :]
+
+    @property
+    def num_completion_tokens(self) -> int:
+        """How many tokens were generated so far."""
+        return len(self.token_ids) - self.num_prompt_tokens
+
+    @property
+    def num_pending_tokens(self) -> int:
+        """Tokens that are known but not yet in the cache; when a step brings it to 0, its logits choose the next."""
+        return len(self.token_ids) - self.num_cached_tokens
