@@ -1,0 +1,36 @@
+"""Embedding: y[s, m] = weight[token_ids[s], m], dequantized."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from tvm import tirx
+
+from webcompile.kernels.builder import Expr, Schedule, argument, blocks, ceildiv, kernel, store, threads, when
+from webcompile.kernels.weights import BLOCK, WeightFormat
+
+
+@cache
+def embedding(schedule: Schedule, weight: WeightFormat, vocab_size: int, width: int, dtype: str, *, one_token: bool) -> Any:
+    """The PrimFunc (token_ids[s] int32, weight buffers, y[s, width]). A token id out of range reads the last row."""
+    tokens: Expr = 1 if one_token else tirx.Var("s", "int64")
+    per_token = ceildiv(width, BLOCK)
+    with kernel(f"embedding_{weight.key}_{width}" + ("" if one_token else "_tiled")) as finish:
+        token_ids = argument("token_ids", (tokens,), "int32")
+        matrix = weight.declare("w", vocab_size, width)
+        y = argument("y", (tokens, width), dtype)
+        total = tokens * per_token
+        with (
+            blocks(schedule, ceildiv(total, schedule.threads)) as block,
+            threads(schedule, schedule.threads) as thread,
+            when(block * schedule.threads + thread < total),
+        ):
+            index = block * schedule.threads + thread
+            token, column = tirx.floordiv(index, per_token), tirx.floormod(index, per_token)
+            row = tirx.max(tirx.min(token_ids[token], vocab_size - 1), 0)
+            values, scale = weight.load(matrix, row, column)
+            for i, value in enumerate(values):
+                with when(column * BLOCK + i < width):
+                    store(y, (token, column * BLOCK + i), (value if scale is None else value * scale).astype(dtype))
+    return finish()

@@ -1,0 +1,1 @@
+"""Blocks of which models are assembled: Relax modules that call our kernels."""

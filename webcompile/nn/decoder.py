@@ -1,0 +1,160 @@
+"""The decoder-only transformer, assembled from blocks by a config. Attributes are named as Hugging Face names them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tvm.relax.frontend import nn
+from tvm.relax.frontend.nn import Tensor
+
+from webcompile.kernels.attention import attention, attention_merge, attention_split
+from webcompile.kernels.rope import fixed_point_turns, rope_append
+from webcompile.nn.context import Context
+from webcompile.nn.linear import Embedding, Linear, call, call_inplace, is_one_token
+from webcompile.nn.norm import RMSNorm
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """The shape of a decoder."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    norm_epsilon: float
+    inverse_frequencies: tuple[float, ...]
+    max_context_tokens: int
+    tied_embeddings: bool
+    attention_bias: bool = False
+    mlp_bias: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """The device tensors that say where a step stands: see contracts.MODEL_FUNCTIONS."""
+
+    position: Tensor
+    page_table: Tensor
+    turns: Tensor
+
+
+class Attention(nn.Module):  # type: ignore[misc]
+    """Grouped-query self-attention over the paged cache."""
+
+    def __init__(self, context: Context, config: DecoderConfig) -> None:
+        self.context, self.config = context, config
+        width = config.num_heads * config.head_dim
+        self.qkv_proj = Linear(
+            context, width + 2 * config.num_kv_heads * config.head_dim, config.hidden_size, config.attention_bias
+        )
+        self.o_proj = Linear(context, config.hidden_size, width, config.attention_bias)
+
+    def forward(self, x: Tensor, residual: Tensor, cache: Tensor, step: Step) -> Tensor:
+        """residual + attention(x), both [s, hidden]; appends the s tokens to `cache`."""
+        config, schedule, dtype = self.config, self.context.schedule, self.context.dtype
+        heads = (config.num_heads, config.num_kv_heads, config.head_dim, self.context.page_tokens, dtype)
+        one_token, tokens = is_one_token(x), x.shape[0]
+        q_out = Tensor.placeholder([tokens, config.num_heads, config.head_dim], dtype)
+        append = rope_append(schedule, *heads, one_token=one_token)
+        cache, q = call_inplace(
+            append, [self.qkv_proj(x), step.turns, step.position, step.page_table, cache], 4, q_out
+        )
+        out = Tensor.placeholder([tokens, config.num_heads * config.head_dim], dtype)
+        arguments = [q, step.position, step.page_table, cache]
+        scale = config.head_dim**-0.5
+        if one_token:
+            shape = [config.num_heads, schedule.attention_splits, config.head_dim + 2]
+            parts = call(attention_split(schedule, *heads, scale), arguments, Tensor.placeholder(shape, "float32"))
+            attended = call(attention_merge(schedule, config.num_heads, config.head_dim, dtype), [parts], out)
+        else:
+            attended = call(attention(schedule, *heads, scale), arguments, out)
+        return self.o_proj(attended, epilogue="residual", residual=residual)
+
+
+class MLP(nn.Module):  # type: ignore[misc]
+    """down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, context: Context, config: DecoderConfig) -> None:
+        self.gate_up_proj = Linear(context, 2 * config.intermediate_size, config.hidden_size, config.mlp_bias)
+        self.down_proj = Linear(context, config.hidden_size, config.intermediate_size, config.mlp_bias)
+
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        """residual + mlp(x), both [s, hidden]."""
+        return self.down_proj(self.gate_up_proj(x, epilogue="swiglu"), epilogue="residual", residual=residual)
+
+
+class DecoderLayer(nn.Module):  # type: ignore[misc]
+    """Pre-norm attention and MLP."""
+
+    def __init__(self, context: Context, config: DecoderConfig) -> None:
+        self.input_layernorm = RMSNorm(context, config.hidden_size, config.norm_epsilon)
+        self.self_attn = Attention(context, config)
+        self.post_attention_layernorm = RMSNorm(context, config.hidden_size, config.norm_epsilon)
+        self.mlp = MLP(context, config)
+
+    def forward(self, x: Tensor, cache: Tensor, step: Step) -> Tensor:
+        """x [s, hidden] → [s, hidden]."""
+        x = self.self_attn(self.input_layernorm(x), x, cache, step)
+        return self.mlp(self.post_attention_layernorm(x), x)
+
+
+class Decoder(nn.Module):  # type: ignore[misc]
+    """Embedding, layers, final norm."""
+
+    def __init__(self, context: Context, config: DecoderConfig) -> None:
+        self.embed_tokens = Embedding(context, config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList([DecoderLayer(context, config) for _ in range(config.num_layers)])
+        self.norm = RMSNorm(context, config.hidden_size, config.norm_epsilon)
+
+    def forward(self, token_ids: Tensor, caches: list[Tensor], step: Step) -> Tensor:
+        """token_ids int32[s] → normalized last hidden state [1, hidden]."""
+        x = self.embed_tokens(token_ids)
+        for layer, cache in zip(self.layers, caches, strict=True):
+            x = layer(x, cache, step)
+        return self.norm(x, last_only=True)
+
+
+class CausalLM(nn.Module):  # type: ignore[misc]
+    """The decoder with its language-model head: the compiled functions of contracts.MODEL_FUNCTIONS."""
+
+    def __init__(self, context: Context, config: DecoderConfig) -> None:
+        self.context, self.config = context, config
+        self.model = Decoder(context, config)
+        if not config.tied_embeddings:
+            self.lm_head = Linear(context, config.vocab_size, config.hidden_size)
+
+    def prefill(self, token_ids: Tensor, position: Tensor, page_table: Tensor, kv_cache: list[Tensor]) -> Tensor:
+        """Logits float32[1, vocab] after the last of s tokens."""
+        return self._run(token_ids, position, page_table, kv_cache)
+
+    def decode(self, token_ids: Tensor, position: Tensor, page_table: Tensor, kv_cache: list[Tensor]) -> Tensor:
+        """Logits float32[1, vocab] after one token."""
+        return self._run(token_ids, position, page_table, kv_cache)
+
+    def _run(self, token_ids: Tensor, position: Tensor, page_table: Tensor, kv_cache: list[Tensor]) -> Tensor:
+        turns = Tensor.from_const(fixed_point_turns(self.config.inverse_frequencies))
+        hidden = self.model(token_ids, kv_cache, Step(position, page_table, turns))
+        head = self.model.embed_tokens if self.config.tied_embeddings else self.lm_head
+        return head.multiply(hidden, out_dtype="float32")
+
+    def specification(self) -> dict[str, Any]:
+        """What `export_tvm` needs: the functions with their symbolic shapes."""
+        config, spec = self.config, nn.spec
+        cache = ["num_pages", 2, config.num_kv_heads, self.context.page_tokens, config.head_dim]
+        caches = [spec.Tensor(cache, self.context.dtype) for _ in range(config.num_layers)]
+
+        def function(tokens: int | str) -> dict[str, Any]:
+            return {
+                "token_ids": spec.Tensor([tokens], "int32"),
+                "position": spec.Tensor([1], "int32"),
+                "page_table": spec.Tensor(["max_pages"], "int32"),
+                "kv_cache": caches,
+                "$": {"param_mode": "packed", "effect_mode": "none"},
+            }
+
+        return {"prefill": function("s"), "decode": function(1)}

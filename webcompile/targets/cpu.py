@@ -1,0 +1,25 @@
+"""The machine's own CPU, through LLVM."""
+
+from __future__ import annotations
+
+import platform
+
+import tvm
+
+from webcompile.kernels.builder import Schedule
+from webcompile.targets import TargetSpec, VariantSpec
+
+_SCHEDULE = Schedule(gpu=False, threads=16, lanes=1, row_tile=1, token_tile=4, attention_splits=4)
+
+
+def target() -> TargetSpec:
+    """See TargetSpec. Compiled for the CPU it is compiled on; sums may be reordered, else nothing vectorizes."""
+    cpu = tvm.target.codegen.llvm_get_system_cpu()
+    fast = {"fast-math-reassoc": True, "fast-math-contract": True}
+    return TargetSpec(
+        name="cpu",
+        tvm_target=tvm.target.Target({"kind": "llvm", "mcpu": cpu, **fast}),
+        host=f"{platform.system().lower()}-{platform.machine()}-{cpu}",
+        library="model.cpu.{variant}.so",
+        variants=(VariantSpec("f32", "float32", (), _SCHEDULE),),
+    )
