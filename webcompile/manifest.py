@@ -43,13 +43,19 @@ class KVCacheSpec:
 
 @dataclass(frozen=True)
 class Variant:
-    """One compiled form of the model. An engine takes the first variant of its target whose features it has."""
+    """One compiled form of the model. An engine takes the first variant of its target that its device can run.
+
+    `features` are WebGPU feature names that must be there; `adapters` is "any", "hardware" or "software" (an adapter
+    that computes on the CPU) and decides between variants whose kernels are laid out for one or the other.
+    """
 
     name: str
     target: str
     file: str
     features: tuple[str, ...]
+    adapters: str
     host: str
+    build_key: str
     params: tuple[ParamEntry, ...]
     kv_cache: KVCacheSpec
 
@@ -80,9 +86,10 @@ class TokenizerInfo:
 
 @dataclass(frozen=True)
 class WeightsInfo:
-    """The shared weights: `index` is `tensor-cache.json`, the field's existing format."""
+    """The shared weights: `index` is `tensor-cache.json`, the field's existing format; `source` identifies the model read."""
 
     index: str
+    source: str
     nbytes: int
     num_shards: int
 

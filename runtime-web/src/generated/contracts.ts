@@ -57,13 +57,18 @@ export interface KVCacheSpec {
   readonly dtype: string;
 }
 
-/** One compiled form of the model. An engine takes the first variant of its target whose features it has. */
+/** One compiled form of the model. An engine takes the first variant of its target that its device can run.
+
+    `features` are WebGPU feature names that must be there; `adapters` is "any", "hardware" or "software" (an adapter
+    that computes on the CPU) and decides between variants whose kernels are laid out for one or the other. */
 export interface Variant {
   readonly name: string;
   readonly target: string;
   readonly file: string;
   readonly features: readonly string[];
+  readonly adapters: string;
   readonly host: string;
+  readonly build_key: string;
   readonly params: readonly ParamEntry[];
   readonly kv_cache: KVCacheSpec;
 }
@@ -88,9 +93,10 @@ export interface TokenizerInfo {
   readonly eos_token_ids: readonly number[];
 }
 
-/** The shared weights: `index` is `tensor-cache.json`, the field's existing format. */
+/** The shared weights: `index` is `tensor-cache.json`, the field's existing format; `source` identifies the model read. */
 export interface WeightsInfo {
   readonly index: string;
+  readonly source: string;
   readonly nbytes: number;
   readonly num_shards: number;
 }
