@@ -1,0 +1,1 @@
+"""Models as they are published, under one interface. One kind of source per file."""

@@ -1,0 +1,63 @@
+"""A local folder as `save_pretrained` and the hub have it: config.json, tokenizer.json, safetensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from webcompile.errors import WebcompileError
+from webcompile.hub.model import GENERATION_CONFIG_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, ModelSource, fingerprint
+from webcompile.weights.files import parse_json_object, read_bytes
+from webcompile.weights.safetensors import SafetensorsFolder
+
+CONFIG_FILE = "config.json"
+CHAT_TEMPLATE_FILE = "chat_template.jinja"
+
+_TOKENIZER_HINT = "write one with transformers: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
+
+
+def load(folder: Path, name: str = "") -> ModelSource:
+    """The model in `folder`, named like the folder unless `name` is given.
+
+    Raises WebcompileError: model_invalid when a file is missing or malformed, weights_invalid for the weights.
+    """
+    known = (CONFIG_FILE, TOKENIZER_FILE, TOKENIZER_CONFIG_FILE, GENERATION_CONFIG_FILE, CHAT_TEMPLATE_FILE)
+    contents = {file: read_bytes(folder / file, "model_invalid") for file in known if (folder / file).is_file()}
+    for required, hint in ((CONFIG_FILE, "give a .gguf file by its own path"), (TOKENIZER_FILE, _TOKENIZER_HINT)):
+        if required not in contents:
+            raise WebcompileError("model_invalid", f"{folder}: {required} is missing", hint)
+    parsed = {
+        file: parse_json_object(content, str(folder / file), "model_invalid")
+        for file, content in contents.items()
+        if file.endswith(".json")
+    }
+    weights = SafetensorsFolder(folder)
+    return ModelSource(
+        name=name or folder.resolve().name,
+        config=parsed[CONFIG_FILE],
+        tokenizer_files={file: contents[file] for file in known[1:4] if file in contents},
+        chat_template=_chat_template(contents.get(CHAT_TEMPLATE_FILE), parsed.get(TOKENIZER_CONFIG_FILE, {}), folder),
+        weights=weights,
+        fingerprint=fingerprint(contents, weights.files),
+    )
+
+
+def _chat_template(jinja_file: bytes | None, tokenizer_config: dict[str, Any], folder: Path) -> str:
+    """The template from its own file, else from the tokenizer's config: a string, or a list of which one is "default"."""
+    if jinja_file is not None:
+        try:
+            return jinja_file.decode()
+        except UnicodeDecodeError as error:
+            raise WebcompileError("model_invalid", f"{folder / CHAT_TEMPLATE_FILE}: not UTF-8: {error}") from error
+    template = tokenizer_config.get("chat_template")
+    if isinstance(template, list):
+        named = {item.get("name"): item.get("template") for item in template if isinstance(item, dict)}
+        template = named.get("default")
+    if template is None:
+        return ""
+    if not isinstance(template, str):
+        raise WebcompileError(
+            "model_invalid",
+            f"{folder / TOKENIZER_CONFIG_FILE}: chat_template: expected a string, got {type(template).__name__}",
+        )
+    return template

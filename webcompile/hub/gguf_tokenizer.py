@@ -1,0 +1,137 @@
+"""`tokenizer.json` and `tokenizer_config.json` from a GGUF file's metadata: byte-level BPE."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers.models import BPE
+
+from webcompile.errors import WebcompileError
+from webcompile.hub.gguf_metadata import Metadata
+from webcompile.hub.model import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE
+
+_BYTE_LEVEL_BPE = "gpt2"
+_CONTROL, _USER_DEFINED = 3, 4
+"""Token types (llama.h): markers with a meaning of their own, and plain text that is never split."""
+
+
+@dataclass(frozen=True)
+class _Split:
+    """How text is cut before merging: `regex` is empty for GPT-2's own."""
+
+    single_digits: bool = False
+    regex: str = ""
+    nfc: bool = False
+    ignore_merges: bool = False
+
+
+_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
+_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_LLAMA3 = _Split(regex=rf"{_WORDS}|\p{{N}}{{1,3}}|{_REST}", ignore_merges=True)
+_QWEN2 = _Split(regex=rf"{_WORDS}|\p{{N}}|{_REST}", nfc=True)
+_SPLITS = {
+    "gpt-2": _Split(),
+    "smollm": _Split(single_digits=True),
+    "starcoder": _Split(single_digits=True),
+    "refact": _Split(single_digits=True),
+    "llama-bpe": _LLAMA3,
+    "llama3": _LLAMA3,
+    "llama-v3": _LLAMA3,
+    "qwen2": _QWEN2,
+}
+"""`tokenizer.ggml.pre` → split, as the models' own tokenizer.json have it."""
+
+
+def tokenizer_files(metadata: Metadata) -> dict[str, bytes]:
+    """File name → content. Raises WebcompileError("model_invalid") for other kinds of tokenizer and broken tables."""
+    kind = metadata.string("tokenizer.ggml.model")
+    if kind != _BYTE_LEVEL_BPE:
+        raise WebcompileError(
+            "model_invalid",
+            f"{metadata.where}: tokenizer.ggml.model: expected {_BYTE_LEVEL_BPE!r} (byte-level BPE), got {kind!r}",
+            "use the safetensors version of the model, which comes with its tokenizer.json",
+        )
+    pre = metadata.string("tokenizer.ggml.pre")
+    if pre not in _SPLITS:
+        raise metadata.error("tokenizer.ggml.pre", f"one of {', '.join(_SPLITS)}", pre)
+    tokenizer = _build(metadata, _SPLITS[pre])
+    config = json.dumps(_config(metadata), indent=2, ensure_ascii=False)
+    return {TOKENIZER_FILE: tokenizer.to_str().encode(), TOKENIZER_CONFIG_FILE: config.encode()}
+
+
+def _build(metadata: Metadata, split: _Split) -> Tokenizer:
+    tokens = metadata.items("tokenizer.ggml.tokens", str)
+    types = metadata.items("tokenizer.ggml.token_type", int)
+    merges = [tuple(merge.split(" ")) for merge in metadata.items("tokenizer.ggml.merges", str)]
+    vocab = {token: i for i, token in enumerate(tokens)}
+    if len(vocab) != len(tokens) or len(types) != len(tokens):
+        raise metadata.error(
+            "tokenizer.ggml.tokens", "different tokens with a type each", f"{len(tokens)} with {len(types)} types"
+        )
+    if any(len(merge) != 2 for merge in merges):
+        raise metadata.error("tokenizer.ggml.merges", "pairs", next(merge for merge in merges if len(merge) != 2))
+    try:
+        tokenizer = Tokenizer(BPE(vocab, merges, ignore_merges=split.ignore_merges))
+    except Exception as error:  # what the Rust library raises is plain Exception
+        raise metadata.error("tokenizer.ggml.merges", "merges of known tokens", error) from error
+    if split.nfc:
+        tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(_pre_tokenizers(split))
+    tokenizer.decoder = decoders.ByteLevel()
+    _add_bos_and_eos(tokenizer, metadata)
+    for special, kind in ((True, _CONTROL), (False, _USER_DEFINED)):
+        added = [
+            AddedToken(token, special=special, normalized=False) for token, t in zip(tokens, types, strict=True) if t == kind
+        ]
+        (tokenizer.add_special_tokens if special else tokenizer.add_tokens)(added)
+    return tokenizer
+
+
+def _pre_tokenizers(split: _Split) -> list[Any]:
+    steps: list[Any] = []
+    if split.single_digits:
+        steps.append(pre_tokenizers.Digits(individual_digits=True))
+    if split.regex:
+        steps.append(pre_tokenizers.Split(Regex(split.regex), behavior="isolated"))
+    return [*steps, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not split.regex)]
+
+
+def _add_bos_and_eos(tokenizer: Tokenizer, metadata: Metadata) -> None:
+    """Lets the tokenizer put bos before and eos after a text if the model wants that."""
+    before, after = (
+        [_special_token(metadata, name)] if metadata.boolean(f"tokenizer.ggml.add_{name}_token", False) else []
+        for name in ("bos", "eos")
+    )
+    if before or after:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=[*(token for token, _ in before), "$A", *(token for token, _ in after)],
+            special_tokens=before + after,
+        )
+
+
+def _special_token(metadata: Metadata, name: str) -> tuple[str, int]:
+    """Text and id of the token that `tokenizer.ggml.<name>_token_id` names."""
+    key = f"tokenizer.ggml.{name}_token_id"
+    tokens, token_id = metadata.items("tokenizer.ggml.tokens", str), metadata.integer(key)
+    if not 0 <= token_id < len(tokens):
+        raise metadata.error(key, f"an id below {len(tokens)}", token_id)
+    return tokens[token_id], token_id
+
+
+def _config(metadata: Metadata) -> dict[str, Any]:
+    """What transformers reads beside tokenizer.json."""
+    config: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "add_prefix_space": False,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": metadata.integer(f"{metadata.string('general.architecture')}.context_length"),
+    }
+    for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
+        if f"tokenizer.ggml.{key}_token_id" in metadata:
+            config[f"{name}_token"] = _special_token(metadata, key)[0]
+    if "tokenizer.chat_template" in metadata:
+        config["chat_template"] = metadata.string("tokenizer.chat_template")
+    return config
