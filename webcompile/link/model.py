@@ -1,0 +1,44 @@
+"""From a compiled model to its `model.wasm`."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from webcompile.link.side_module import link_side_module
+
+
+def export_objects(executable: Any) -> list[bytes]:
+    """The relocatable objects of a `relax.build` result: host code, and the VM's code with the shaders.
+
+    The module must have been built with the attribute `system_lib_prefix` and a wasm32 host target.
+    """
+    found: list[bytes] = []
+
+    def collect(_output: str, files: list[str], **_options: object) -> None:
+        found.extend(Path(file).read_bytes() for file in files)
+
+    collect.object_format = "o"  # type: ignore[attr-defined]  # how TVM asks a linker what it wants
+    with tempfile.TemporaryDirectory(prefix="webcompile-link-") as folder:
+        executable.export_library(str(Path(folder) / "unused.wasm"), fcompile=collect, workspace_dir=folder)
+    return found
+
+
+def link_model(executable: Any, runtime: Path, output: Path) -> int:
+    """Links a `relax.build` result against runtime.wasm, writes the side module and returns its size in bytes.
+
+    The file is written aside and renamed, so that nobody sees half of it.
+
+    Raises:
+        WebcompileError: `link_failed`; an import that the runtime lacks is named.
+    """
+    module = link_side_module(export_objects(executable), runtime.read_bytes())
+    partial = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    try:
+        partial.write_bytes(module)
+        partial.replace(output)
+    finally:
+        partial.unlink(missing_ok=True)
+    return len(module)
