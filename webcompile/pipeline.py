@@ -49,7 +49,7 @@ def phases(bounds: dict[str, int]) -> tuple[Phase, ...]:
 def pipeline(bounds: dict[str, int], dump: Path | None = None) -> Any:
     """One pass that runs the table. With `dump`, the module after each phase is written there as TVMScript."""
 
-    @tvm.transform.module_pass(opt_level=0, name="Webcompile")
+    @tvm.transform.module_pass(opt_level=0, name="Webcompile")  # type: ignore[untyped-decorator]
     def run(module: tvm.IRModule, _: Any) -> tvm.IRModule:
         for number, (name, passes) in enumerate(phases(bounds)):
             module = tvm.transform.Sequential(list(passes))(module)

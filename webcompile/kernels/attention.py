@@ -6,7 +6,8 @@ Milakov & Gimelshein 2018). In decode a head's tokens are cut into `attention_sp
 
 from __future__ import annotations
 
-from functools import cache
+import functools
+from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
@@ -28,26 +29,24 @@ from webcompile.kernels.builder import (
     unrolled,
     when,
 )
+from webcompile.kernels.heads import Heads
 
 _LOWEST = -3.0e38
 """Stands for minus infinity, which WGSL may not have."""
 
 
-@cache
-def attention(
-    schedule: Schedule, num_heads: int, num_kv_heads: int, head_dim: int, page_tokens: int, dtype: str, scale: float
-) -> Any:
+@functools.cache
+def attention(schedule: Schedule, heads: Heads, dtype: str, scale: float) -> Any:
     """Prefill: the PrimFunc (q[s, h, d], position[1], page_table[pages], cache, out[s, h d]).
 
     Token i of q stands at position[0] + i and sees all cached tokens up to itself.
     """
     tokens = tirx.Var("s", "int64")
-    max_pages, num_pages = tirx.Var("max_pages", "int64"), tirx.Var("num_pages", "int64")
+    num_heads, head_dim = heads.num_heads, heads.head_dim
     with kernel("attention_prefill") as finish:
         q = argument("q", (tokens, num_heads, head_dim), dtype)
         position = argument("position", (1,), "int32")
-        page_table = argument("page_table", (max_pages,), "int32")
-        cache_ = argument("cache", (num_pages, 2, num_kv_heads, page_tokens, head_dim), dtype)
+        page_table, cache = heads.declare_cache(dtype)
         out = argument("out", (tokens, num_heads * head_dim), dtype)
         total = tokens * num_heads
         with (
@@ -58,29 +57,25 @@ def attention(
             index = block * schedule.threads + thread
             token, head = tirx.floordiv(index, num_heads), tirx.floormod(index, num_heads)
             stop = position[0] + token.astype("int32") + 1
-            _, denominator, sums = _run_through(
-                schedule, q, token, head, page_table, cache_, tirx.const(0, "int32"), stop, scale
-            )
+            query = _Query(q, token, head, scale)
+            _, denominator, sums = _run_through(schedule, query, page_table, cache, (tirx.const(0, "int32"), stop))
             with unrolled(schedule, head_dim) as i:
                 store(out, (token, head * head_dim + i), (sums[i] / denominator[0]).astype(dtype))
     return finish()
 
 
-@cache
-def attention_split(
-    schedule: Schedule, num_heads: int, num_kv_heads: int, head_dim: int, page_tokens: int, dtype: str, scale: float
-) -> Any:
+@functools.cache
+def attention_split(schedule: Schedule, heads: Heads, dtype: str, scale: float) -> Any:
     """Decode, first part: the PrimFunc (q[1, h, d], position[1], page_table[pages], cache, parts[h, splits, d + 2]).
 
     parts[..., :d] are unnormalized sums, then the maximum and the denominator they were taken with.
     """
-    max_pages, num_pages = tirx.Var("max_pages", "int64"), tirx.Var("num_pages", "int64")
+    num_heads, head_dim = heads.num_heads, heads.head_dim
     splits = schedule.attention_splits
     with kernel("attention_split") as finish:
         q = argument("q", (1, num_heads, head_dim), dtype)
         position = argument("position", (1,), "int32")
-        page_table = argument("page_table", (max_pages,), "int32")
-        cache_ = argument("cache", (num_pages, 2, num_kv_heads, page_tokens, head_dim), dtype)
+        page_table, cache = heads.declare_cache(dtype)
         parts = argument("parts", (num_heads, splits, head_dim + 2), "float32")
         total = num_heads * splits
         with (
@@ -92,9 +87,8 @@ def attention_split(
             head, split = tirx.floordiv(index, splits), tirx.floormod(index, splits)
             length = position[0] + 1
             chunk = ceildiv(length, splits)
-            maximum, denominator, sums = _run_through(
-                schedule, q, 0, head, page_table, cache_, split * chunk, tirx.min(length, (split + 1) * chunk), scale
-            )
+            span = (split * chunk, tirx.min(length, (split + 1) * chunk))
+            maximum, denominator, sums = _run_through(schedule, _Query(q, 0, head, scale), page_table, cache, span)
             with unrolled(schedule, head_dim) as i:
                 store(parts, (head, split, i), sums[i])
             store(parts, (head, split, head_dim), maximum[0])
@@ -102,7 +96,7 @@ def attention_split(
     return finish()
 
 
-@cache
+@functools.cache
 def attention_merge(schedule: Schedule, num_heads: int, head_dim: int, dtype: str) -> Any:
     """Decode, second part: the PrimFunc (parts[h, splits, d + 2], out[1, h d])."""
     splits, total = schedule.attention_splits, num_heads * head_dim
@@ -131,25 +125,28 @@ def attention_merge(schedule: Schedule, num_heads: int, head_dim: int, dtype: st
     return finish()
 
 
+@dataclass(frozen=True)
+class _Query:
+    """One query vector: q[token, head], to be scaled."""
+
+    q: Buffer
+    token: Expr
+    head: Expr
+    scale: float
+
+
 def _run_through(
-    schedule: Schedule,
-    q: Buffer,
-    token: Expr,
-    head: Expr,
-    page_table: Buffer,
-    cache_: Buffer,
-    start: Expr,
-    stop: Expr,
-    scale: float,
+    schedule: Schedule, query: _Query, page_table: Buffer, cache: Buffer, span: tuple[Expr, Expr]
 ) -> tuple[Buffer, Buffer, Buffer]:
-    """(maximum[1], denominator[1], sums[d]) of one query over cached tokens start..stop-1; sums are unnormalized."""
-    num_heads, head_dim = int(q.shape[1]), int(q.shape[2])
-    num_kv_heads, page_tokens = int(cache_.shape[2]), int(cache_.shape[3])
-    kv_head = tirx.floordiv(head, num_heads // num_kv_heads)
-    query, sums = local(head_dim), local(head_dim)
+    """(maximum[1], denominator[1], sums[d]) of a query over the cached tokens of a span; sums are unnormalized."""
+    start, stop = span
+    num_heads, head_dim = int(query.q.shape[1]), int(query.q.shape[2])
+    num_kv_heads, page_tokens = int(cache.shape[2]), int(cache.shape[3])
+    kv_head = tirx.floordiv(query.head, num_heads // num_kv_heads)
+    scaled, sums = local(head_dim), local(head_dim)
     maximum, denominator = local(1), local(1)
     with unrolled(schedule, head_dim) as i:
-        store(query, i, f32(q[token, head, i]) * f32(scale))
+        store(scaled, i, f32(query.q[query.token, query.head, i]) * f32(query.scale))
         store(sums, i, f32(0.0))
     store(maximum, 0, f32(_LOWEST))
     store(denominator, 0, f32(0.0))
@@ -161,12 +158,12 @@ def _run_through(
         score, higher, old_factor, factor = local(1), local(1), local(1), local(1)
         store(score, 0, f32(0.0))
         with unrolled(schedule, head_dim) as i:
-            add(score, 0, query[i] * f32(cache_[page[0], 0, kv_head, slot[0], i]))
+            add(score, 0, scaled[i] * f32(cache[page[0], 0, kv_head, slot[0], i]))
         store(higher, 0, tirx.max(maximum[0], score[0]))
         store(old_factor, 0, tirx.exp(maximum[0] - higher[0]))
         store(factor, 0, tirx.exp(score[0] - higher[0]))
         store(maximum, 0, higher[0])
         store(denominator, 0, denominator[0] * old_factor[0] + factor[0])
         with unrolled(schedule, head_dim) as i:
-            store(sums, i, sums[i] * old_factor[0] + factor[0] * f32(cache_[page[0], 1, kv_head, slot[0], i]))
+            store(sums, i, sums[i] * old_factor[0] + factor[0] * f32(cache[page[0], 1, kv_head, slot[0], i]))
     return maximum, denominator, sums

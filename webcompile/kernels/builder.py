@@ -40,11 +40,10 @@ class Schedule:
 @contextmanager
 def kernel(name: str) -> Iterator[Callable[[], Any]]:
     """Opens a PrimFunc; after the block, the yielded function returns it."""
-    with IRBuilder() as ir_builder:
-        with T.prim_func():
-            T.func_name(name)
-            T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
-            yield lambda: ir_builder.get()
+    with IRBuilder() as ir_builder, T.prim_func():
+        T.func_name(name)
+        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
+        yield ir_builder.get
 
 
 def argument(name: str, shape: Sequence[Expr], dtype: str) -> Buffer:

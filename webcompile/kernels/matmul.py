@@ -83,7 +83,9 @@ def matmul(
             x_row = token if one_token else [tirx.min(t, tokens - 1) for t in token]
 
             sums = local(len(weight_row) * token_tile)
-            _accumulate(sums, x, x_row, weight, matrix, weight_row, columns, lane, schedule.lanes)
+            _accumulate(
+                sums, x=x, x_row=x_row, weight=weight, matrix=matrix, weight_row=weight_row, lane=lane, lanes=schedule.lanes
+            )
             add_over_lanes(sums, len(weight_row) * token_tile, thread, schedule)
 
             def finished(row: int, half: int, i: int) -> Expr:
@@ -106,17 +108,17 @@ def matmul(
 
 def _accumulate(
     sums: Buffer,
+    *,
     x: Buffer,
     x_row: Sequence[Expr],
     weight: WeightFormat,
     matrix: Sequence[Buffer],
     weight_row: Sequence[Expr],
-    columns: int,
     lane: Expr,
     lanes: int,
 ) -> None:
     """sums[row, token] = this lane's part of the dot products."""
-    tokens = len(x_row)
+    tokens, columns = len(x_row), int(x.shape[1])
     for i in range(len(weight_row) * tokens):
         store(sums, i, f32(0.0))
     num_blocks = ceildiv(columns, BLOCK)
@@ -145,4 +147,3 @@ def _load_x(x: Buffer, row: Expr, column: Expr, columns: int) -> Expr:
     if columns % BLOCK == 0:
         return f32(x[row, column])
     return tirx.if_then_else(column < columns, f32(x[row, column]), f32(0.0))
-

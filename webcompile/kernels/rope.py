@@ -7,9 +7,9 @@ are polynomials on [-pi/4, pi/4] (minimax coefficients of the Cephes library), g
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from webcompile.kernels.builder import (
     threads,
     when,
 )
+from webcompile.kernels.heads import Heads
 
 
 def fixed_point_turns(inverse_frequencies: Sequence[float]) -> np.ndarray:
@@ -36,40 +37,37 @@ def fixed_point_turns(inverse_frequencies: Sequence[float]) -> np.ndarray:
     return np.round((turns % 1.0) * 2**32).astype(np.uint64).astype(np.uint32)
 
 
-@cache
-def rope_append(
-    schedule: Schedule, num_heads: int, num_kv_heads: int, head_dim: int, page_tokens: int, dtype: str, *, one_token: bool
-) -> Any:
+@functools.cache
+def rope_append(schedule: Schedule, heads: Heads, dtype: str, *, one_token: bool) -> Any:
     """The PrimFunc (qkv[s, (h + 2 kv) d], turns[d / 2] uint32, position[1], page_table[pages], cache, q[s, h, d]).
 
     `cache` is [num_pages, 2, kv, page_tokens, d] and written in place at positions position[0] + 0..s-1. Dimension i
     rotates with i + d / 2, as in Hugging Face's `rotate_half`.
     """
     tokens: Expr = 1 if one_token else tirx.Var("s", "int64")
-    max_pages, num_pages = tirx.Var("max_pages", "int64"), tirx.Var("num_pages", "int64")
-    half, heads = head_dim // 2, num_heads + 2 * num_kv_heads
+    num_heads, num_kv_heads, head_dim = heads.num_heads, heads.num_kv_heads, heads.head_dim
+    half, num_parts = head_dim // 2, num_heads + 2 * num_kv_heads
     with kernel("rope_append" + ("" if one_token else "_tiled")) as finish:
-        qkv = argument("qkv", (tokens, heads * head_dim), dtype)
+        qkv = argument("qkv", (tokens, num_parts * head_dim), dtype)
         turns = argument("turns", (half,), "uint32")
         position = argument("position", (1,), "int32")
-        page_table = argument("page_table", (max_pages,), "int32")
-        cache_ = argument("cache", (num_pages, 2, num_kv_heads, page_tokens, head_dim), dtype)
+        page_table, cache = heads.declare_cache(dtype)
         q = argument("q", (tokens, num_heads, head_dim), dtype)
-        total = tokens * (heads * half)
+        total = tokens * (num_parts * half)
         with (
             blocks(schedule, ceildiv(total, schedule.threads)) as block,
             threads(schedule, schedule.threads) as thread,
             when(block * schedule.threads + thread < total),
         ):
             index = block * schedule.threads + thread
-            token = tirx.floordiv(index, heads * half)
-            head = tirx.floordiv(tirx.floormod(index, heads * half), half)
+            token = tirx.floordiv(index, num_parts * half)
+            head = tirx.floordiv(tirx.floormod(index, num_parts * half), half)
             i = tirx.floormod(index, half)
             where = local(1, "int32")
             store(where, 0, position[0] + token.astype("int32") if not isinstance(token, int) else position[0])
             a, b = f32(qkv[token, head * head_dim + i]), f32(qkv[token, head * head_dim + half + i])
-            page = page_table[tirx.floordiv(where[0], page_tokens)]
-            slot = tirx.floormod(where[0], page_tokens)
+            page = page_table[tirx.floordiv(where[0], heads.page_tokens)]
+            slot = tirx.floormod(where[0], heads.page_tokens)
             rotated = local(2)
             with when(head < num_heads + num_kv_heads):
                 sine, cosine = _sine_cosine(turns[i] * where[0].astype("uint32"))
@@ -83,9 +81,9 @@ def rope_append(
                 with when(head < num_heads):
                     store(q, (token, head, dim), value)
                 with when(tirx.all(head >= num_heads, head < num_heads + num_kv_heads)):
-                    store(cache_, (page, 0, head - num_heads, slot, dim), value)
+                    store(cache, (page, 0, head - num_heads, slot, dim), value)
                 with when(head >= num_heads + num_kv_heads):
-                    store(cache_, (page, 1, head - num_heads - num_kv_heads, slot, dim), value)
+                    store(cache, (page, 1, head - num_heads - num_kv_heads, slot, dim), value)
     return finish()
 
 

@@ -20,6 +20,9 @@ BLOCK = 8
 class WeightFormat(Protocol):
     """A storage layout of a matrix."""
 
+    def __hash__(self) -> int:
+        """Formats are keys of the kernel caches."""
+
     @property
     def key(self) -> str:
         """Short name, part of kernel names."""

@@ -9,6 +9,7 @@ from tvm.relax.frontend import nn
 from tvm.relax.frontend.nn import Tensor
 
 from webcompile.kernels.attention import attention, attention_merge, attention_split
+from webcompile.kernels.heads import Heads
 from webcompile.kernels.rope import fixed_point_turns, rope_append
 from webcompile.nn.context import Context
 from webcompile.nn.linear import Embedding, Linear, call, call_inplace, is_one_token
@@ -57,22 +58,20 @@ class Attention(nn.Module):  # type: ignore[misc]
     def forward(self, x: Tensor, residual: Tensor, cache: Tensor, step: Step) -> Tensor:
         """residual + attention(x), both [s, hidden]; appends the s tokens to `cache`."""
         config, schedule, dtype = self.config, self.context.schedule, self.context.dtype
-        heads = (config.num_heads, config.num_kv_heads, config.head_dim, self.context.page_tokens, dtype)
+        heads = Heads(config.num_heads, config.num_kv_heads, config.head_dim, self.context.page_tokens)
         one_token, tokens = is_one_token(x), x.shape[0]
         q_out = Tensor.placeholder([tokens, config.num_heads, config.head_dim], dtype)
-        append = rope_append(schedule, *heads, one_token=one_token)
-        cache, q = call_inplace(
-            append, [self.qkv_proj(x), step.turns, step.position, step.page_table, cache], 4, q_out
-        )
+        append = rope_append(schedule, heads, dtype, one_token=one_token)
+        cache, q = call_inplace(append, [self.qkv_proj(x), step.turns, step.position, step.page_table, cache], 4, q_out)
         out = Tensor.placeholder([tokens, config.num_heads * config.head_dim], dtype)
         arguments = [q, step.position, step.page_table, cache]
         scale = config.head_dim**-0.5
         if one_token:
             shape = [config.num_heads, schedule.attention_splits, config.head_dim + 2]
-            parts = call(attention_split(schedule, *heads, scale), arguments, Tensor.placeholder(shape, "float32"))
+            parts = call(attention_split(schedule, heads, dtype, scale), arguments, Tensor.placeholder(shape, "float32"))
             attended = call(attention_merge(schedule, config.num_heads, config.head_dim, dtype), [parts], out)
         else:
-            attended = call(attention(schedule, *heads, scale), arguments, out)
+            attended = call(attention(schedule, heads, dtype, scale), arguments, out)
         return self.o_proj(attended, epilogue="residual", residual=residual)
 
 

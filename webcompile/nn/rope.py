@@ -24,7 +24,9 @@ def inverse_frequencies(head_dim: int, theta: float, scaling: dict[str, Any] | N
         frequencies = _llama3(frequencies, scaling or {})
     elif kind != "default":
         raise WebcompileError(
-            "model_invalid", f"rope_scaling has type {kind!r}, expected one of default, linear, llama3", "the model cannot be built yet"
+            "model_invalid",
+            f"rope_scaling has type {kind!r}, expected one of default, linear, llama3",
+            "the model cannot be built yet",
         )
     return tuple(float(f) for f in frequencies)
 

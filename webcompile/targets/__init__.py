@@ -20,6 +20,8 @@ class VariantSpec:
     """Dtype of activations: "float32" or "float16"."""
     features: tuple[str, ...]
     schedule: Schedule
+    adapters: str = "any"
+    """"any", "hardware" or "software": see manifest.Variant."""
 
 
 @dataclass(frozen=True)

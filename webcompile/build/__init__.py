@@ -1,0 +1,1 @@
+"""From a published model to an artifact folder: weights, libraries, manifest."""

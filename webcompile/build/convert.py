@@ -1,0 +1,97 @@
+"""Streams a published model's tensors into quantized shards, one parameter at a time."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from webcompile.errors import WebcompileError
+from webcompile.manifest import FileEntry, ParamEntry
+from webcompile.models import Architecture, WeightSource
+from webcompile.progress import Progress
+from webcompile.quantize.scheme import Scheme
+from webcompile.weights.reader import Array, WeightReader
+from webcompile.weights.shards import ShardWriter
+
+_IGNORED = ("*.rotary_emb.inv_freq", "*.attn.masked_bias", "*.attn.bias")
+"""Tensors that old checkpoints carry though they follow from the config."""
+
+
+def convert_weights(
+    reader: WeightReader, architecture: Architecture, scheme: Scheme, folder: Path, progress: Progress
+) -> tuple[list[FileEntry], int]:
+    """Writes tensor-cache.json and shards into `folder`; their entries, and the number of weights read.
+
+    In memory at a time: the source tensors of one parameter, what it is packed to, and one shard.
+    Raises WebcompileError("weights_invalid") for values that are not finite.
+    """
+    total = sum(math.prod(reader.infos[name].shape) for name in _used(architecture))
+    with ShardWriter(folder) as writer, progress.stage("quantize weights", total, "") as stage:
+        for name, source in architecture.weights.items():
+            tensor = _read_stacked(reader, source)
+            if tensor.ndim == 1:
+                writer.add(name, _finite(name, tensor).astype(scheme.compute_dtype))
+            else:
+                params = scheme.weight_params(name, tensor.shape)
+                for param, array, form in zip(params, scheme.pack(tensor, name), scheme.storage_formats, strict=True):
+                    writer.add(param.name, array, form)
+            stage.advance(tensor.size)
+        return writer.finish(total), total
+
+
+def check_names(reader: WeightReader, architecture: Architecture) -> None:
+    """Raises WebcompileError("tensor_mismatch") naming missing and extra tensors."""
+    used, got = set(_used(architecture)), set(reader.infos)
+    ignored = {name for name in got if any(fnmatch.fnmatch(name, pattern) for pattern in _IGNORED)}
+    if architecture.config.tied_embeddings:
+        ignored.add("lm_head.weight")
+    missing, extra = sorted(used - got), sorted(got - used - ignored)
+    if missing or extra:
+        found = [f"missing: {', '.join(missing[:5])}"] if missing else []
+        found += [f"not expected: {', '.join(extra[:5])}"] if extra else []
+        count = f"{len(missing)} missing and {len(extra)} unexpected tensors"
+        raise WebcompileError(
+            "tensor_mismatch", f"{count}; {'; '.join(found)}", "the config does not describe these weights"
+        )
+
+
+def check_shapes(reader: WeightReader, architecture: Architecture, scheme: Scheme, params: Iterable[ParamEntry]) -> None:
+    """Raises WebcompileError("tensor_mismatch") unless the tensors give every compiled parameter its shape."""
+    expected = {param.name: param.shape for param in params}
+    for name, source in architecture.weights.items():
+        shape = _stacked_shape(name, reader, source)
+        stored = scheme.weight_params(name, (shape[0], shape[1])) if len(shape) == 2 else (ParamEntry(name, shape, ""),)
+        for param in stored:
+            if expected.get(param.name) != param.shape:
+                raise WebcompileError(
+                    "tensor_mismatch",
+                    f"{', '.join(source.tensors)} give {param.name} the shape {param.shape}, "
+                    f"the config asks for {expected.get(param.name)}",
+                    "the config does not describe these weights",
+                )
+
+
+def _stacked_shape(name: str, reader: WeightReader, source: WeightSource) -> tuple[int, ...]:
+    shapes = [reader.infos[tensor].shape for tensor in source.tensors]
+    if len({shape[1:] for shape in shapes}) != 1 or len(shapes[0]) not in (1, 2):
+        raise WebcompileError("tensor_mismatch", f"{name}: tensors {', '.join(source.tensors)} have shapes {shapes}")
+    return (sum(shape[0] for shape in shapes), *shapes[0][1:])
+
+
+def _used(architecture: Architecture) -> list[str]:
+    return [tensor for source in architecture.weights.values() for tensor in source.tensors]
+
+
+def _read_stacked(reader: WeightReader, source: WeightSource) -> Array:
+    parts = [reader.read(tensor) for tensor in source.tensors]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _finite(name: str, tensor: Array) -> Array:
+    if not np.isfinite(tensor.astype(np.float32)).all():
+        raise WebcompileError("weights_invalid", f"{name} has values that are not finite", "fetch the model again")
+    return tensor

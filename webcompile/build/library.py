@@ -1,0 +1,104 @@
+"""Compiles one variant of a model into a library: a wasm side module, or a shared object for this machine."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import tvm
+from tvm import relax
+
+import webcompile
+from webcompile import assets
+from webcompile.contracts import ABI_VERSION, SYSTEM_LIB_PREFIX
+from webcompile.link import link_model
+from webcompile.manifest import KVCacheSpec, ParamEntry, Variant
+from webcompile.nn.context import Context
+from webcompile.nn.decoder import CausalLM, DecoderConfig
+from webcompile.pipeline import pipeline
+from webcompile.quantize.scheme import Scheme
+from webcompile.targets import TargetSpec, VariantSpec
+
+PAGE_TOKENS = 16
+PREFILL_CHUNK_TOKENS = 512
+
+_CODE = ("build", "kernels", "link", "models", "nn", "passes", "quantize", "targets", "contracts.py", "pipeline.py")
+"""Sources whose change makes a library stale."""
+
+
+@dataclass(frozen=True)
+class Library:
+    """A variant to be compiled: everything that its code depends on."""
+
+    config: DecoderConfig
+    scheme: Scheme
+    target: TargetSpec
+    variant: VariantSpec
+
+    @property
+    def file(self) -> str:
+        """Name of the library in the artifact folder."""
+        return self.target.library.format(variant=self.variant.name)
+
+    def build_key(self) -> str:
+        """sha256 over the inputs of the compilation; equal keys mean equal libraries."""
+        digest = hashlib.sha256()
+        parts = (self.config, self.scheme.name, str(self.target), self.variant, ABI_VERSION, version("apache-tvm"))
+        for part in parts:
+            digest.update(repr(part).encode())
+        package = Path(webcompile.__file__).parent
+        for name in _CODE:
+            for path in sorted(package.joinpath(name).rglob("*.py")) or [package / name]:
+                digest.update(path.read_bytes())
+        return digest.hexdigest()
+
+    def describe(self) -> Variant:
+        """The variant's entry in the manifest."""
+        context, config = self._context(), self.config
+        _, params = _export(context, config)
+        return Variant(
+            name=self.variant.name,
+            target=self.target.name,
+            file=self.file,
+            features=self.variant.features,
+            adapters=self.variant.adapters,
+            host=self.target.host,
+            build_key=self.build_key(),
+            params=params,
+            kv_cache=KVCacheSpec(config.num_layers, config.num_kv_heads, config.head_dim, PAGE_TOKENS, self.variant.dtype),
+        )
+
+    def compile(self, output: Path, dump: Path | None = None) -> None:
+        """Compiles and writes the library, aside first. `dump` takes the module after each phase, as text."""
+        module, _ = _export(self._context(), self.config)
+        bounds = {"s": PREFILL_CHUNK_TOKENS}
+        # Common-subexpression elimination copies loads into lets that WGSL compilers then cannot see through.
+        with tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):
+            if self.target.name == "webgpu":
+                module = module.with_attr("system_lib_prefix", SYSTEM_LIB_PREFIX)
+            executable = relax.build(module, self.target.tvm_target, relax_pipeline=pipeline(bounds, dump))
+        if self.target.name == "webgpu":
+            link_model(executable, assets.runtime_wasm(), output)
+        else:
+            partial = output.with_name(f"{output.stem}.partial{output.suffix}")
+            executable.export_library(str(partial))
+            partial.replace(output)
+
+    def _context(self) -> Context:
+        return Context(self.scheme, self.variant.dtype, self.variant.schedule, PAGE_TOKENS)
+
+
+def libraries(config: DecoderConfig, scheme: Scheme, target: TargetSpec) -> list[Library]:
+    """The variants of a target that can read the scheme's weights: a loader widens what it stores, never narrows."""
+    widths = ("float32",) if scheme.compute_dtype == "float32" else ("float16", "float32")
+    return [Library(config, scheme, target, variant) for variant in target.variants if variant.dtype in widths]
+
+
+def _export(context: Context, config: DecoderConfig) -> tuple[Any, tuple[ParamEntry, ...]]:
+    model = CausalLM(context, config)
+    module, params = model.export_tvm(spec=model.specification())
+    entries = (ParamEntry(name, tuple(int(size) for size in param.shape), str(param.dtype)) for name, param in params)
+    return module, tuple(entries)

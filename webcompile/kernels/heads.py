@@ -1,0 +1,26 @@
+"""The shape of attention: heads and the paged cache they read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm import tirx
+
+from webcompile.kernels.builder import Buffer, argument
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Query heads, shared key-value heads, and how many tokens a page of the cache holds."""
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    page_tokens: int
+
+    def declare_cache(self, dtype: str) -> tuple[Buffer, Buffer]:
+        """Declares the arguments page_table[pages] and cache[num_pages, 2, kv, page_tokens, d] of the open kernel."""
+        page_table = argument("page_table", (tirx.Var("max_pages", "int64"),), "int32")
+        pages = tirx.Var("num_pages", "int64")
+        cache = argument("cache", (pages, 2, self.num_kv_heads, self.page_tokens, self.head_dim), dtype)
+        return page_table, cache
