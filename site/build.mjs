@@ -1,0 +1,30 @@
+/**
+ * Builds the page into dist/: index.html, style.css, icon.svg, app.js, and beside them the runtime's worker.js.
+ * `--fake` builds into build/fake/ with testing/fake-engine.ts in the place of the runtime, for tests of the page alone.
+ */
+
+import { cp, mkdir, rm, writeFile } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
+
+import { build } from "esbuild";
+
+const here = (path) => fileURLToPath(new URL(path, import.meta.url));
+const fake = process.argv.includes("--fake");
+const output = here(fake ? "build/fake" : "dist");
+
+await rm(output, { recursive: true, force: true });
+await mkdir(output, { recursive: true });
+await cp(here("public"), output, { recursive: true });
+await build({
+  entryPoints: [here("src/main.ts")],
+  outfile: `${output}/app.js`,
+  bundle: true,
+  format: "esm",
+  target: "es2022",
+  minify: !fake,
+  legalComments: "eof",
+  logLevel: "warning",
+  ...(fake ? { alias: { webcompile: here("testing/fake-engine.ts") } } : {}),
+});
+if (fake) await writeFile(`${output}/worker.js`, "// The fake engine has no worker.\n");
+else await cp(here("../runtime-web/dist/worker.js"), `${output}/worker.js`);

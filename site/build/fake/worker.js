@@ -1,0 +1,1 @@
+// The fake engine has no worker.
