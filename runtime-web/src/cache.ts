@@ -1,0 +1,201 @@
+/**
+ * Files kept on the device between visits, known by their sha256, so that artifacts share what they have in common. A
+ * download that was interrupted is kept aside and continued.
+ */
+
+/** Where files are kept. */
+export interface FileCache {
+  /** The file, or nothing. */
+  read(key: string): Promise<Uint8Array | undefined>;
+  /** A file being downloaded, with what there is of it from before. */
+  open(key: string): Promise<PartialFile>;
+  delete(key: string): Promise<void>;
+}
+
+/** A download on its way into the cache. End with exactly one of `commit`, `keep` and `discard`. */
+export interface PartialFile {
+  /** What an earlier, interrupted download left. */
+  readonly start: Uint8Array;
+  /** Empties the file: the download starts again. */
+  restart(): Promise<void>;
+  append(bytes: Uint8Array): Promise<void>;
+  /** The file is complete; `bytes` is all of it. */
+  commit(bytes: Uint8Array): Promise<void>;
+  /** Leaves what there is for another time. */
+  keep(): Promise<void>;
+  /** Forgets it. */
+  discard(): Promise<void>;
+}
+
+const FOLDER = "webcompile";
+const PARTIAL = ".partial";
+
+/** The best cache that there is: the origin's private file system, else the Cache API, else none. */
+export async function openCache(): Promise<FileCache | undefined> {
+  try {
+    if ("FileSystemSyncAccessHandle" in globalThis && "storage" in navigator) {
+      const root = await navigator.storage.getDirectory();
+      return new FileSystemCache(await root.getDirectoryHandle(FOLDER, { create: true }));
+    }
+  } catch {
+    // A private window, or storage is turned off for the site.
+  }
+  try {
+    if ("caches" in globalThis) return new WebCache(await caches.open(FOLDER));
+  } catch {
+    // The same.
+  }
+  return undefined;
+}
+
+/** Size of all that is kept, over all artifacts. */
+export async function cacheUsage(): Promise<{ readonly files: number; readonly nbytes: number }> {
+  let files = 0;
+  let nbytes = 0;
+  const add = (size: number): void => {
+    files++;
+    nbytes += size;
+  };
+  const folder = await existingFolder();
+  if (folder !== undefined) {
+    for await (const handle of folder.values()) {
+      if (handle.kind === "file") add((await (handle as FileSystemFileHandle).getFile()).size);
+    }
+  }
+  if ("caches" in globalThis && (await caches.has(FOLDER))) {
+    const cache = await caches.open(FOLDER);
+    for (const request of await cache.keys()) add((await (await cache.match(request))?.blob())?.size ?? 0);
+  }
+  return { files, nbytes };
+}
+
+/** Deletes all that is kept, of all artifacts. */
+export async function clearCache(): Promise<void> {
+  if ("caches" in globalThis) await caches.delete(FOLDER);
+  const folder = await existingFolder();
+  if (folder === undefined) return;
+  const names: string[] = [];
+  for await (const name of folder.keys()) names.push(name);
+  for (const name of names) await folder.removeEntry(name);
+}
+
+async function existingFolder(): Promise<FileSystemDirectoryHandle | undefined> {
+  try {
+    return await (await navigator.storage.getDirectory()).getDirectoryHandle(FOLDER);
+  } catch {
+    return undefined;
+  }
+}
+
+/** The part of a file handle that the standard library's types lack. */
+interface MovableHandle extends FileSystemFileHandle {
+  move?(name: string): Promise<void>;
+}
+
+/** In the origin private file system, from within a worker: bytes are on disk as they arrive. */
+export class FileSystemCache implements FileCache {
+  readonly #folder: FileSystemDirectoryHandle;
+
+  constructor(folder: FileSystemDirectoryHandle) {
+    this.#folder = folder;
+  }
+
+  async read(key: string): Promise<Uint8Array | undefined> {
+    try {
+      const file = await (await this.#folder.getFileHandle(key)).getFile();
+      return new Uint8Array(await file.arrayBuffer());
+    } catch {
+      return undefined;
+    }
+  }
+
+  async open(key: string): Promise<PartialFile> {
+    const folder = this.#folder;
+    const handle: MovableHandle = await folder.getFileHandle(key + PARTIAL, { create: true });
+    const access = await handle.createSyncAccessHandle();
+    const start = new Uint8Array(access.getSize());
+    access.read(start, { at: 0 });
+    let end = start.length;
+    return {
+      start,
+      restart: async () => {
+        access.truncate((end = 0));
+        return Promise.resolve();
+      },
+      append: async (bytes) => {
+        end += access.write(bytes as Uint8Array<ArrayBuffer>, { at: end });
+        return Promise.resolve();
+      },
+      commit: async (bytes) => {
+        access.close();
+        if (handle.move !== undefined) {
+          await handle.move(key);
+          return;
+        }
+        const whole = await (await folder.getFileHandle(key, { create: true })).createSyncAccessHandle();
+        whole.truncate(whole.write(bytes as Uint8Array<ArrayBuffer>, { at: 0 }));
+        whole.close();
+        await folder.removeEntry(key + PARTIAL);
+      },
+      keep: async () => {
+        access.close();
+        return Promise.resolve();
+      },
+      discard: async () => {
+        access.close();
+        await folder.removeEntry(key + PARTIAL);
+      },
+    };
+  }
+
+  async delete(key: string): Promise<void> {
+    await this.#folder.removeEntry(key).catch(() => undefined);
+  }
+}
+
+/** In the Cache API. It has no partial writes: an interrupted download is stored when it ends. */
+export class WebCache implements FileCache {
+  readonly #cache: Cache;
+
+  constructor(cache: Cache) {
+    this.#cache = cache;
+  }
+
+  async read(key: string): Promise<Uint8Array | undefined> {
+    const response = await this.#cache.match(url(key));
+    return response === undefined ? undefined : new Uint8Array(await response.arrayBuffer());
+  }
+
+  async open(key: string): Promise<PartialFile> {
+    const start = (await this.read(key + PARTIAL)) ?? new Uint8Array();
+    let chunks = [start];
+    const put = (name: string, parts: Uint8Array[]): Promise<void> =>
+      this.#cache.put(url(name), new Response(new Blob(parts as Uint8Array<ArrayBuffer>[])));
+    return {
+      start,
+      restart: async () => {
+        chunks = [];
+        return Promise.resolve();
+      },
+      append: async (bytes) => {
+        chunks.push(bytes);
+        return Promise.resolve();
+      },
+      commit: async (bytes) => {
+        await put(key, [bytes]);
+        await this.delete(key + PARTIAL);
+      },
+      keep: () => put(key + PARTIAL, chunks),
+      discard: () => this.delete(key + PARTIAL),
+    };
+  }
+
+  async delete(key: string): Promise<void> {
+    await this.#cache.delete(url(key));
+  }
+}
+
+/** Cache keys are URLs. `.invalid` is no host by its definition (RFC 2606). */
+function url(key: string): string {
+  return `https://webcompile.invalid/${key}`;
+}

@@ -1,0 +1,61 @@
+/** The model's own chat template (Jinja). */
+
+import { Template } from "@huggingface/jinja";
+import { WebcompileError } from "./errors.js";
+
+/** A message as templates expect it. */
+export interface TemplateMessage {
+  readonly role: string;
+  readonly content: string;
+  readonly name?: string;
+}
+
+/** Renders conversations as the model was trained to read them. */
+export class ChatTemplate {
+  readonly #template: Template;
+  readonly #specialTokens: Readonly<Record<string, string>>;
+
+  /** Takes the template's source and the parsed `tokenizer_config.json`, which has the special tokens it may name. */
+  constructor(source: string, tokenizerConfig: object) {
+    try {
+      this.#template = new Template(source);
+    } catch (error) {
+      throw invalid(`the chat template cannot be parsed: ${messageOf(error)}`, "Correct the template in the artifact folder.");
+    }
+    this.#specialTokens = specialTokens(tokenizerConfig);
+  }
+
+  /** The text to continue. `variables` are extra ones, which a template may know. */
+  render(messages: readonly TemplateMessage[], variables: Readonly<Record<string, unknown>> = {}): string {
+    try {
+      return this.#template.render({ ...this.#specialTokens, ...variables, messages, add_generation_prompt: true });
+    } catch (error) {
+      const roles = messages.map((message) => message.role).join(", ");
+      throw invalid(
+        `the chat template cannot render these messages (roles: ${roles}): ${messageOf(error)}`,
+        "The model may not know a role, or want user and assistant to take turns.",
+      );
+    }
+  }
+}
+
+/** `bos_token` and the like; each is a string or an object with the string as `content`. */
+function specialTokens(config: object): Record<string, string> {
+  const tokens: Record<string, string> = {};
+  for (const [key, value] of Object.entries(config) as [string, unknown][]) {
+    if (!key.endsWith("_token")) continue;
+    if (typeof value === "string") tokens[key] = value;
+    else if (typeof value === "object" && value !== null && "content" in value && typeof value.content === "string") {
+      tokens[key] = value.content;
+    }
+  }
+  return tokens;
+}
+
+function invalid(message: string, hint: string): WebcompileError {
+  return new WebcompileError("template_invalid", message, hint);
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
