@@ -86,7 +86,7 @@ def _rope_scaling(metadata: Metadata, file: GGUFFile, head_dim: int, rope_theta:
 
 
 def _llama3_scaling(metadata: Metadata, divisors: Any, head_dim: int, rope_theta: float) -> dict[str, Any]:
-    """Llama 3.1 scaling, of which GGUF keeps only the resulting divisor of each frequency: checks the published parameters."""
+    """Llama 3.1 scaling, of which GGUF keeps only the divisor of each frequency: checks the published parameters."""
     factor = shortest(float(divisors.max(initial=1.0)))
     wavelengths = 2 * math.pi * rope_theta ** (np.arange(0, head_dim, 2) / head_dim)
     smooth = np.clip((_LLAMA3_CONTEXT / wavelengths - _LLAMA3_LOW) / (_LLAMA3_HIGH - _LLAMA3_LOW), 0, 1)

@@ -13,7 +13,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
@@ -22,12 +21,12 @@ from webcompile.errors import WebcompileError
 from webcompile.manifest import FileEntry
 from webcompile.weights.reader import DTYPES
 from webcompile.weights.tensor_cache import (
-    F32_TO_BF16,
     INDEX_NAME,
     RAW,
     SHARD_FORMAT,
     ShardRecord,
     TensorRecord,
+    is_narrowed,
     stored_nbytes,
 )
 
@@ -146,5 +145,5 @@ class ShardWriter:
 
 
 def _stored_bytes(array: npt.NDArray[Any], storage_format: str) -> npt.NDArray[np.uint8]:
-    dtype = np.dtype(ml_dtypes.bfloat16) if storage_format == F32_TO_BF16 else DTYPES[array.dtype.name]
+    dtype = DTYPES["bfloat16" if is_narrowed(array.dtype.name, storage_format) else array.dtype.name]
     return np.ascontiguousarray(array, dtype=dtype).reshape(-1).view(np.uint8)

@@ -1,7 +1,7 @@
 """The field's shard format, `tensor-cache.json` with `params_shard_*.bin`: what it says, and a reader.
 
-Shards are tensors one after another, little endian, C order. A float32 tensor may be stored as its upper 16 bits
-("f32-to-bf16"). Weights published for MLC read the same way as ours.
+Shards are tensors one after another, little endian, C order. Format "f32-to-bf16" stores float32 tensors as their upper
+16 bits and leaves other dtypes as they are. Weights published for MLC read the same way as ours.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class TensorCache:
             raise WebcompileError("tensor_mismatch", f"{self.folder}: no tensor {name!r}")
         shard, record = self._located[name]
         stored = self._map(shard)[record.byteOffset : record.byteOffset + record.nbytes]
-        if record.format == F32_TO_BF16:
+        if is_narrowed(record.dtype, record.format):
             widened = stored.view("<u2").astype(np.uint32)
             widened <<= 16
             return widened.view(np.float32).reshape(record.shape)
@@ -136,14 +136,16 @@ def stored_nbytes(shape: tuple[int, ...], dtype: str, storage_format: str, where
         raise WebcompileError(
             "artifact_invalid", f"{where}: got {dtype} {list(shape)}, expected a dtype of {', '.join(DTYPES)}"
         )
-    if storage_format == RAW:
-        return math.prod(shape) * DTYPES[dtype].itemsize
-    if storage_format == F32_TO_BF16 and dtype == "float32":
-        return math.prod(shape) * 2
-    raise WebcompileError(
-        "artifact_invalid",
-        f"{where}: got {dtype} in format {storage_format!r}, expected {RAW!r}, or {F32_TO_BF16!r} for float32",
-    )
+    if storage_format not in (RAW, F32_TO_BF16):
+        raise WebcompileError(
+            "artifact_invalid", f"{where}: got format {storage_format!r}, expected {RAW!r} or {F32_TO_BF16!r}"
+        )
+    return math.prod(shape) * (2 if is_narrowed(dtype, storage_format) else DTYPES[dtype].itemsize)
+
+
+def is_narrowed(dtype: str, storage_format: str) -> bool:
+    """Whether a tensor is stored as bfloat16; TVM's writer says "f32-to-bf16" of tensors of any dtype."""
+    return dtype == "float32" and storage_format == F32_TO_BF16
 
 
 def _parse_index(data: bytes, where: str) -> tuple[ShardRecord, ...]:
