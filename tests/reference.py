@@ -1,0 +1,107 @@
+"""The float32 reference: transformers' own Llama, fed with exactly the weights that an artifact holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from webcompile.config import from_json
+from webcompile.manifest import Manifest
+from webcompile.models import Architecture, architecture
+from webcompile.quantize.scheme import get_scheme
+from webcompile.weights.reader import WeightReader
+from webcompile.weights.tensor_cache import TensorCache
+
+PROMPTS = (
+    "The capital of France is",
+    "def fibonacci(n):\n    ",
+    "Once upon a time, in a small village by the sea, there lived",
+    "Water boils at a temperature of",
+    "<|im_start|>user\nName three colours.<|im_end|>\n<|im_start|>assistant\n",
+)
+COMPLETION_TOKENS = 32
+
+
+class Reference:
+    """Greedy completions and logits in float32 on the CPU."""
+
+    def __init__(self, config: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+        known = {key: value for key, value in config.items() if key != "model_type"}
+        model = LlamaForCausalLM(LlamaConfig(**known)).float().eval()
+        state = {name: torch.from_numpy(np.array(tensor, np.float32)) for name, tensor in tensors.items()}
+        missing, unexpected = model.load_state_dict(state, strict=False)
+        assert not unexpected, unexpected
+        assert set(missing) <= {"lm_head.weight"} and (not missing or config.get("tie_word_embeddings")), missing
+        model.tie_weights()
+        self._model = model
+
+    def logits(self, token_ids: list[int]) -> np.ndarray:
+        """float32[s, vocab]: the logits after each token."""
+        with torch.no_grad():
+            return self._model(torch.tensor([token_ids])).logits[0].numpy()
+
+    def complete(self, token_ids: list[int], count: int = COMPLETION_TOKENS) -> tuple[list[int], list[float]]:
+        """`count` greedy tokens, end-of-text ignored, and by how much each beat the runner-up."""
+        completion: list[int] = []
+        margins: list[float] = []
+        with torch.no_grad():
+            out = self._model(torch.tensor([token_ids]), use_cache=True)
+            for _ in range(count):
+                values, indices = out.logits[0, -1].topk(2)
+                completion.append(int(indices[0]))
+                margins.append(float(values[0] - values[1]))
+                out = self._model(torch.tensor([completion[-1:]]), past_key_values=out.past_key_values, use_cache=True)
+        return completion, margins
+
+
+def artifact_tensors(folder: Path, config: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Hugging Face name → float32 tensor, dequantized from the shards of an artifact."""
+    manifest = from_json(Manifest, json.loads((folder / "manifest.json").read_text()), where="manifest.json")
+    return dequantize(TensorCache(folder, manifest.files), architecture(config), manifest.model.quantization, config)
+
+
+def dequantize(reader: WeightReader, built: Architecture, quantization: str, config: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Undoes what the compiler does to weights: unpacks each matrix and splits what was stacked."""
+    scheme, tensors = get_scheme(quantization), {}
+    for name, source in built.weights.items():
+        if name in reader.infos:
+            whole = np.asarray(reader.read(name), np.float32)
+        else:
+            shape = (sum(_rows(tensor, config) for tensor in source.tensors), _columns(name, config))
+            arrays = [reader.read(param.name) for param in scheme.weight_params(name, shape)]
+            whole = scheme.unpack(arrays, shape)
+        start = 0
+        for tensor in source.tensors:
+            count = _rows(tensor, config) if len(source.tensors) > 1 else len(whole)
+            tensors[tensor] = whole[start : start + count]
+            start += count
+        assert start == len(whole)
+    return tensors
+
+
+def _rows(tensor: str, config: dict[str, Any]) -> int:
+    heads = config["num_attention_heads"]
+    head_dim = config.get("head_dim") or config["hidden_size"] // heads
+    kv = (config.get("num_key_value_heads") or heads) * head_dim
+    sizes = {
+        "q_proj": heads * head_dim,
+        "k_proj": kv,
+        "v_proj": kv,
+        "gate_proj": config["intermediate_size"],
+        "up_proj": config["intermediate_size"],
+        "embed_tokens": config["vocab_size"],
+        "lm_head": config["vocab_size"],
+    }
+    return sizes.get(tensor.split(".")[-2], config["hidden_size"])
+
+
+def _columns(name: str, config: dict[str, Any]) -> int:
+    heads = config["num_attention_heads"]
+    head_dim = config.get("head_dim") or config["hidden_size"] // heads
+    sizes = {"o_proj": heads * head_dim, "down_proj": config["intermediate_size"]}
+    return sizes.get(name.rsplit(".", maxsplit=1)[-1], config["hidden_size"])

@@ -1,0 +1,40 @@
+"""The demo model on the CPU against transformers in float32, with the same dequantized weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.reference import COMPLETION_TOKENS, PROMPTS, Reference
+from webcompile.engine.engine import Engine
+from webcompile.engine.sequence import SamplingParams
+
+
+@pytest.mark.parametrize("quantization", ["q0f32", "q4f32_1", "q4f16_1"])
+def test_greedy_tokens_and_prefill_logits_equal_the_reference(
+    quantization: str, demo_artifact: Callable[[str], Path], demo_reference: Callable[[str], Reference]
+) -> None:
+    reference = demo_reference(quantization)
+    greedy = SamplingParams(temperature=0, max_tokens=COMPLETION_TOKENS, ignore_eos=True)
+    with Engine(demo_artifact(quantization), device="cpu") as engine:
+        for prompt in PROMPTS:
+            token_ids = engine.tokenize(prompt)
+            difference = np.abs(engine.forward(token_ids) - reference.logits(token_ids)[-1]).max()
+            assert difference < 1e-4
+            assert list(engine.answer(token_ids, greedy).token_ids) == reference.complete(token_ids)[0]
+
+
+def test_q0f32_holds_the_published_weights(demo_artifact: Callable[[str], Path]) -> None:
+    from tests.conftest import _demo_config
+    from tests.reference import artifact_tensors
+    from webcompile.hub.source import resolve
+    from webcompile.progress import SilentProgress
+
+    published = resolve("demo", SilentProgress()).weights
+    tensors = artifact_tensors(demo_artifact("q0f32"), _demo_config())
+    assert set(tensors) == set(published.infos) - {"lm_head.weight"}
+    for name, tensor in tensors.items():
+        assert np.array_equal(tensor, published.read(name)), name
