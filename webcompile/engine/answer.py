@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-FinishReason = Literal["stop", "length", "abort"]
+FinishReason = Literal["stop", "length"]
+"""An end token or a stop string, or the limit of tokens or of the context window."""
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Delta:
     text: str
     token_ids: tuple[int, ...] = ()
     finish_reason: FinishReason | None = None
-    """Set in the last piece: an end token or stop string, the token limit, or cancellation."""
+    """Set in the last piece only."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,20 @@ class Usage:
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds and tokens per second. `prefill_tps` counts computed prompt tokens; None where nothing was timed."""
+    """Seconds to the first token, and tokens per second; None where nothing was timed."""
 
     ttft_s: float
     prefill_tps: float | None
     decode_tps: float | None
+
+    @classmethod
+    def of(cls, prompt_tokens: int, completion_tokens: int, prefill_s: float, decode_s: float) -> Timings:
+        """From `prompt_tokens` computed in `prefill_s` until the first token and the other tokens in `decode_s`."""
+        return cls(
+            prefill_s,
+            prompt_tokens / prefill_s if prefill_s > 0 else None,
+            (completion_tokens - 1) / decode_s if decode_s > 0 and completion_tokens > 1 else None,
+        )
 
 
 @dataclass(frozen=True)
@@ -47,3 +57,16 @@ class Answer:
     finish_reason: FinishReason
     usage: Usage
     timings: Timings
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """What an engine runs on. The counters are of the last request's decode steps; None where nothing is counted."""
+
+    kind: str
+    adapter: str
+    features: tuple[str, ...] = ()
+    dispatches_per_token: float | None = None
+    submits_per_token: float | None = None
+    host_ms_per_token: float | None = None
+    pipelines: int | None = None

@@ -54,12 +54,14 @@ class Artifact:
             _check_size(folder, entry)
         return cls(folder, manifest)
 
-    def variant(self, target: str, features: Iterable[str] = ()) -> Variant:
-        """The first variant of `target` all of whose features are among `features`; else target_unsupported."""
-        available = set(features)
+    def variant(self, target: str, features: Iterable[str] | None = None) -> Variant:
+        """The first variant of `target` that needs no other than `features` (None: whatever it needs).
+
+        Raises target_unsupported with the command that adds one.
+        """
         of_target = [variant for variant in self.manifest.variants if variant.target == target]
         for variant in of_target:
-            if available.issuperset(variant.features):
+            if features is None or set(variant.features) <= set(features):
                 return variant
         if target not in TARGETS:
             raise WebcompileError("target_unsupported", f"unknown target {target!r}, expected one of {', '.join(TARGETS)}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,16 +15,17 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from webcompile.engine.answer import Answer, Delta, FinishReason, Timings, Usage
+from webcompile.engine.answer import Answer, Delta, DeviceInfo, FinishReason, Timings, Usage
 from webcompile.engine.artifact import Artifact
 from webcompile.engine.block_manager import BlockManager
 from webcompile.engine.chat import Chat
-from webcompile.engine.chat_template import ChatTemplate, special_tokens
+from webcompile.engine.machine import processor_name
+from webcompile.engine.prompt import PromptEncoder
 from webcompile.engine.sampler import sample
 from webcompile.engine.scheduler import Scheduler, Step
 from webcompile.engine.sequence import SamplingParams, Sequence
 from webcompile.engine.stop import StopStrings
-from webcompile.engine.tokenizer import Detokenizer, Tokenizer
+from webcompile.engine.tokenizer import Detokenizer
 from webcompile.errors import WebcompileError
 from webcompile.manifest import Variant
 
@@ -58,7 +59,7 @@ class Generation(Iterator[Delta]):
         self.sequence = sequence
         self.answer: Answer | None = None
         self.error: Exception | None = None
-        """What a step of this request raised; iterating raises it too."""
+        """Why there will be no answer; iterating raises it."""
         self._engine = engine
         self._detokenizer = Detokenizer(engine.tokenizer)
         self._stops = StopStrings(sequence.sampling.stop)
@@ -77,7 +78,7 @@ class Generation(Iterator[Delta]):
         return self._deltas.popleft()
 
     def close(self) -> None:
-        """Cancels the request; its last piece then has finish reason "abort". No effect once it has ended."""
+        """Cancels the request: going on to iterate raises `aborted`. No effect once it has ended."""
         self._engine.cancel(self)
 
     def wait(self) -> Answer:
@@ -103,10 +104,6 @@ class Generation(Iterator[Delta]):
         self._emit(text, (token_id,), reason)
         return self.answer.finish_reason if self.answer else None
 
-    def abort(self) -> None:
-        """Ends the answer where it is."""
-        self._emit("", (), "abort")
-
     def _emit(self, text: str, token_ids: tuple[int, ...], reason: FinishReason | None) -> None:
         if reason is not None:
             text += self._stops.push(self._detokenizer.flush()) + self._stops.flush()
@@ -119,20 +116,15 @@ class Generation(Iterator[Delta]):
 
     def _answer(self, reason: FinishReason) -> Answer:
         sequence = self.sequence
-        computed = sequence.num_prompt_tokens - sequence.num_reused_tokens
-        count = sequence.num_completion_tokens
+        count, reused = sequence.num_completion_tokens, sequence.num_reused_tokens
         prefill_s, decode_s = self._first - self._started, self._last - self._first
         return Answer(
             self._text,
             tuple(sequence.token_ids[: sequence.num_prompt_tokens]),
             tuple(sequence.completion_ids),
             reason,
-            Usage(sequence.num_prompt_tokens, count, len(sequence.token_ids), sequence.num_reused_tokens),
-            Timings(
-                max(prefill_s, 0.0),
-                computed / prefill_s if prefill_s > 0 else None,
-                (count - 1) / decode_s if decode_s > 0 else None,
-            ),
+            Usage(sequence.num_prompt_tokens, count, len(sequence.token_ids), reused),
+            Timings.of(sequence.num_prompt_tokens - reused, count, prefill_s, decode_s),
         )
 
 
@@ -155,15 +147,16 @@ class Engine:
         Raises what `Artifact` and `ModelRunner` raise.
         """
         artifact = Artifact.open(folder)
-        variant = artifact.variant(device)
+        variant = artifact.variant(device, features=())
         self.artifact = artifact
+        self._variant = variant
         self.model = artifact.manifest.model
         wanted = DEFAULT_CONTEXT_TOKENS if max_context_tokens is None else max_context_tokens
         if wanted < 1:
             raise WebcompileError("request_invalid", f"max_context_tokens: expected at least 1, got {wanted}")
         self.max_context_tokens = min(wanted, self.model.max_context_tokens)
-        self.tokenizer = Tokenizer(artifact.read_text(artifact.manifest.tokenizer.tokenizer))
-        self._template = self._read_template()
+        self._prompts = PromptEncoder(artifact)
+        self.tokenizer = self._prompts.tokenizer
         page_tokens = variant.kv_cache.page_tokens
         max_pages = -(-self.max_context_tokens // page_tokens)
         num_pages = max(max_pages, -(-(cache_tokens or 0) // page_tokens))
@@ -191,18 +184,12 @@ class Engine:
         self._runner = None
 
     def tokenize(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of `text`, as the model expects a text of its own."""
-        return self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        """See `PromptEncoder.tokenize`."""
+        return self._prompts.tokenize(text, add_special_tokens=add_special_tokens)
 
     def apply_chat_template(self, messages: SequenceOf[Mapping[str, Any]], **variables: Any) -> list[int]:
-        """Token ids of the prompt for `messages`, ending where the assistant begins.
-
-        Raises template_invalid, also for a model that has no chat template.
-        """
-        if self._template is None:
-            hint = "Give a prompt as text; this is a base model that was not trained on chats."
-            raise WebcompileError("template_invalid", f"{self.model.name} has no chat template", hint)
-        return self.tokenizer.encode(self._template.render(messages, **variables), add_special_tokens=False)
+        """See `PromptEncoder.apply_chat_template`."""
+        return self._prompts.apply_chat_template(messages, **variables)
 
     def generate(self, prompt: str | SequenceOf[int], sampling: SamplingParams | None = None) -> Generation:
         """Starts an answer to `prompt`, a text or token ids. Nothing is computed before the first piece is asked for.
@@ -214,6 +201,22 @@ class Engine:
         self._generations[generation.sequence.id] = generation
         self._scheduler.add(generation.sequence)
         return generation
+
+    def answer(
+        self,
+        prompt: str | SequenceOf[int],
+        sampling: SamplingParams | None = None,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Answer:
+        """The whole answer to `prompt`; `on_text` gets it in pieces as they come. Raises as `generate`."""
+        generation = self.generate(prompt, sampling)
+        try:
+            for delta in generation:
+                if on_text is not None and delta.text:
+                    on_text(delta.text)
+        finally:
+            generation.close()
+        return generation.wait()
 
     def forward(self, prompt_ids: SequenceOf[int]) -> npt.NDArray[np.float32]:
         """Logits float32[vocab_size] after the last of `prompt_ids`, computed anew, past any cached prefix.
@@ -232,6 +235,10 @@ class Engine:
         finally:
             self._blocks.release(sequence, retain=False)
 
+    def device(self) -> DeviceInfo:
+        """The processor this engine runs on."""
+        return DeviceInfo(self._variant.target, processor_name(), self._variant.features)
+
     def step(self) -> bool:
         """Runs one prefill chunk or one decoded token of one request. False when there is nothing to do."""
         step = self._scheduler.schedule()
@@ -241,16 +248,14 @@ class Engine:
             self._postprocess(step, self._run(step))
         except Exception as error:
             # It belongs to this request, not to whoever happens to drive the engine.
-            generation = self._generations[step.sequence.id]
-            generation.error = error
-            self.cancel(generation)
+            self.cancel(self._generations[step.sequence.id], error)
         return True
 
-    def cancel(self, generation: Generation) -> None:
-        """Ends a request early; no effect once it has ended."""
+    def cancel(self, generation: Generation, error: Exception | None = None) -> None:
+        """Ends a request early, with `error` or with `aborted`; no effect once it has ended."""
         if self._generations.pop(generation.sequence.id, None) is not None:
             self._scheduler.remove(generation.sequence)
-            generation.abort()
+            generation.error = error or WebcompileError("aborted", "the request was cancelled")
 
     def _run(self, step: Step) -> npt.NDArray[np.float32]:
         if self._runner is None:
@@ -287,10 +292,3 @@ class Engine:
                 f"(this model has up to {self.model.max_context_tokens}).",
             )
         return list(token_ids)
-
-    def _read_template(self) -> ChatTemplate | None:
-        info = self.artifact.manifest.tokenizer
-        if not info.chat_template:
-            return None
-        tokens = special_tokens(self.artifact.read_json(info.config)) if info.config else {}
-        return ChatTemplate(self.artifact.read_text(info.chat_template), tokens)

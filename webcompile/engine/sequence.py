@@ -31,10 +31,10 @@ class SamplingParams:
         """Raises request_invalid naming the field that is out of range."""
         for name, holds, expected in (
             ("max_tokens", self.max_tokens is None or self.max_tokens >= 1, "at least 1"),
-            ("temperature", 0 <= self.temperature <= 100, "between 0 and 100"),
+            ("temperature", 0 <= self.temperature <= 2, "between 0 and 2"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
             ("seed", 0 <= self.seed < 2**64, "between 0 and 2^64 - 1"),
-            ("stop", all(self.stop), "non-empty strings"),
+            ("stop", all(self.stop) and len(self.stop) <= 16, "at most 16 non-empty strings"),
         ):
             if not holds:
                 raise WebcompileError("request_invalid", f"{name}: expected {expected}, got {getattr(self, name)!r}")

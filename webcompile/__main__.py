@@ -1,0 +1,7 @@
+"""`python -m webcompile`."""
+
+import sys
+
+from webcompile.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""The web engine, driven from Python: a headless browser with the real `runtime-web` and a real artifact."""

@@ -1,0 +1,61 @@
+// What `webcompile.browser.BrowserEngine` calls in the page. Results and errors cross as plain data.
+
+import { createEngine } from "./webcompile/index.js";
+
+let engine;
+
+const operations = {
+  async load({ maxContextTokens }) {
+    const started = performance.now();
+    engine = await createEngine({
+      artifact: new URL("artifact/", location.href),
+      runtime: new URL("webcompile/runtime.wasm", location.href),
+      maxContextTokens: maxContextTokens ?? undefined,
+      onProgress: (progress) => void window.webcompileProgress(progress.text),
+    });
+    return { info: engine.info, seconds: (performance.now() - started) / 1000 };
+  },
+
+  async generate(request) {
+    const tokenIds = [];
+    let text = "";
+    let last;
+    let first = 0;
+    const started = performance.now();
+    let ended = started;
+    for await (const step of engine.generate(request)) {
+      if (step.tokenIds.length > 0) {
+        ended = performance.now();
+        first ||= ended;
+      }
+      tokenIds.push(...step.tokenIds);
+      text += step.text;
+      if (step.text && request.stream) void window.webcompileText(step.text);
+      last = step;
+    }
+    const times = { prefillSeconds: (first - started) / 1000, decodeSeconds: (ended - first) / 1000 };
+    return { text, tokenIds, finishReason: last.finishReason, usage: last.usage, ...times };
+  },
+
+  async forward({ promptIds }) {
+    const logits = await engine.forward(promptIds);
+    const bytes = new Uint8Array(logits.buffer, logits.byteOffset, logits.byteLength);
+    // As text: Playwright passes an array of numbers one by one.
+    let binary = "";
+    for (let i = 0; i < bytes.length; i += 0x8000) binary += String.fromCharCode(...bytes.subarray(i, i + 0x8000));
+    return btoa(binary);
+  },
+
+  tokenize: ({ text, addSpecialTokens }) => engine.tokenize(text, { addSpecialTokens }),
+
+  stats: () => engine.stats(),
+};
+
+window.webcompileCall = async (name, request) => {
+  try {
+    return { value: await operations[name](request) };
+  } catch (error) {
+    const { code = "internal", message = String(error), hint = "" } = error ?? {};
+    return { error: { code, message, hint } };
+  }
+};

@@ -1,0 +1,226 @@
+"""`webcompile doctor`: what this machine can build and run, and how to get what is missing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from webcompile.browser.launch import ADAPTERS, browser_executable, launch
+from webcompile.cli.versions import package_version, versions
+from webcompile.config import to_json
+from webcompile.engine.machine import processor_name
+from webcompile.errors import WebcompileError
+
+_ROOT = Path(__file__).resolve().parents[2]
+_TVM_TARGETS = ("llvm", "webgpu", "cuda", "metal", "opencl", "vulkan", "rocm")
+
+_QUERY_ADAPTER = """async () => {
+  if (!navigator.gpu) return null;
+  const adapter = await navigator.gpu.requestAdapter();
+  if (!adapter) return null;
+  const { vendor, architecture, device, description } = adapter.info;
+  const { maxBufferSize, maxStorageBufferBindingSize, maxStorageBuffersPerShaderStage } = adapter.limits;
+  const name = [...new Set([vendor, architecture, device, description])].filter(Boolean).join(" ") || "unnamed";
+  const limits = { maxBufferSize, maxStorageBufferBindingSize, maxStorageBuffersPerShaderStage };
+  return { name, features: [...adapter.features].sort(), limits };
+}"""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at. `found` describes it; when it is missing, `get` says how to get it."""
+
+    group: str
+    name: str
+    ok: bool
+    found: str
+    purpose: str
+    get: str = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Looks at everything and prints it. What is missing is no failure of this command."""
+    checks: list[Check] = []
+    for look in (_packages, _compiler, _tools, _built_parts, _browsers, _drivers, _machine):
+        for check in look():
+            checks.append(check)
+            if not arguments.json:
+                _print(check, is_first=len(checks) == 1 or checks[-2].group != check.group)
+    if arguments.json:
+        print(json.dumps({"checks": to_json(checks), "versions": versions()}, ensure_ascii=False))
+    return 0
+
+
+def _print(check: Check, *, is_first: bool) -> None:
+    if is_first:
+        print(f"{check.group}")
+    print(f"  {'ok     ' if check.ok else 'missing'} {check.name}: {check.found or 'not found'}", flush=True)
+    if not check.ok:
+        print(f"          for {check.purpose}. {check.get}")
+
+
+def _packages() -> Iterator[Check]:
+    for name, wanted in _pinned_packages().items():
+        installed = package_version(name)
+        found = f"{installed}, expected {wanted}" if installed and installed != wanted else installed or ""
+        yield Check(
+            "Python packages", name, installed == wanted, found, "running webcompile", f"pip install {name}=={wanted}"
+        )
+    extra = package_version("playwright")
+    get = "pip install 'webcompile[browser]'"
+    yield Check("Python packages", "playwright", extra is not None, extra or "", "--device webgpu", get)
+
+
+def _pinned_packages() -> dict[str, str]:
+    """Distribution → exact version, of those that webcompile pins."""
+    try:
+        requirements = metadata.requires("webcompile") or []
+    except metadata.PackageNotFoundError:
+        requirements = tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    matches = (re.fullmatch(r"([\w.-]+)==([\w.]+)", requirement.split(";")[0].strip()) for requirement in requirements)
+    return {match[1]: match[2] for match in matches if match}
+
+
+def _compiler() -> Iterator[Check]:
+    try:
+        import tvm
+    except Exception as error:  # A wheel for another system fails in many ways.
+        yield Check("Compiler", "TVM", False, str(error), "compiling", "pip install the pinned apache-tvm")
+        return
+    for target in _TVM_TARGETS:
+        built = tvm.get_global_func(f"target.build.{target}", allow_missing=True) is not None
+        # Only these two are needed to compile for the browser.
+        if built or target in ("llvm", "webgpu"):
+            get = "Install the pinned apache-tvm wheel."
+            yield Check("Compiler", f"TVM target {target}", built, "built in" if built else "", f"target {target}", get)
+    list_targets = tvm.get_global_func("target.llvm_get_targets", allow_missing=True)
+    names = {str(name) for name in list_targets()} if list_targets else set()
+    version = tvm.get_global_func("target.llvm_version_major", allow_missing=True)
+    shown = f"LLVM {version()}: " if version else ""
+    get = "Install the pinned apache-tvm wheel."
+    yield Check(
+        "Compiler", "LLVM wasm32", "wasm32" in names, shown + ", ".join(sorted(names)), "the browser's host code", get
+    )
+
+
+def _tools() -> Iterator[Check]:
+    for name, purpose, get in (
+        ("emcc", "building runtime.wasm (only developers need it)", "apt install emscripten, or the emsdk"),
+        ("wasm-opt", "making runtime.wasm small (only developers need it)", "apt install binaryen"),
+        ("node", "building and testing the JavaScript side (only developers need it)", "Node 20.19 or newer"),
+        ("npm", "building the JavaScript side (only developers need it)", "comes with Node"),
+        ("g++", "building native libraries and device plugins", "apt install g++"),
+    ):
+        yield Check(
+            "Tools", name, shutil.which(name) is not None, _first_line(name, "--version"), purpose, f"Get it: {get}."
+        )
+
+
+def _built_parts() -> Iterator[Check]:
+    from webcompile.browser.server import runtime_web_folder
+    from webcompile.serve.static import default_runtime_wasm, site_folder
+
+    for name, find, purpose in (
+        ("runtime.wasm", default_runtime_wasm, "compiling for and running in a browser"),
+        ("web runtime", runtime_web_folder, "--device webgpu"),
+        ("chat page", site_folder, "`webcompile site`"),
+    ):
+        yield _located("Built parts", name, find, purpose)
+
+
+def _located(group: str, name: str, find: Callable[[], Path], purpose: str) -> Check:
+    try:
+        return Check(group, name, True, str(find()), purpose)
+    except WebcompileError as error:
+        return Check(group, name, False, "", purpose, error.hint or error.message)
+    except ImportError as error:
+        return Check(group, name, False, "", purpose, str(error))
+
+
+def _browsers() -> Iterator[Check]:
+    executable = _located("Browser", "Chromium", browser_executable, "--device webgpu")
+    yield executable
+    if not executable.ok:
+        return
+    for adapter in ADAPTERS:
+        name, purpose = f"WebGPU adapter {adapter}", f"--device webgpu --adapter {adapter}"
+        get = "See about://gpu in the browser." if adapter == "swiftshader" else "It needs a GPU and its Vulkan driver."
+        try:
+            version, answer = query_adapter(adapter)
+        except WebcompileError as error:
+            yield Check("Browser", name, False, error.message, purpose, error.hint)
+            continue
+        # A browser that is asked for hardware and has none may answer with its software adapter all the same.
+        is_real = answer is not None and (
+            adapter != "hardware" or not re.search("swiftshader|llvmpipe", answer["name"], re.I)
+        )
+        found = f"{answer['name']} in {version} ({', '.join(answer['features'])})" if answer else ""
+        yield Check("Browser", name, is_real, found, purpose, get)
+
+
+def query_adapter(adapter: str) -> tuple[str, dict[str, Any] | None]:
+    """Version of the browser, and name, features and limits of its WebGPU adapter; None if it has none.
+
+    Raises tool_missing when the browser is missing or does not start.
+    """
+    import playwright.sync_api
+
+    from webcompile.browser.server import blank_files, serve
+
+    with serve(blank_files()) as url, launch(adapter) as browser:
+        page = browser.new_page()
+        try:
+            page.goto(url)
+            return browser.version, page.evaluate(_QUERY_ADAPTER)
+        except playwright.sync_api.Error as error:
+            raise WebcompileError("tool_missing", f"the browser failed: {error.message}") from error
+
+
+def _drivers() -> Iterator[Check]:
+    named = os.environ.get("VK_DRIVER_FILES") or os.environ.get("VK_ICD_FILENAMES")
+    if named:
+        vulkan = named.split(os.pathsep)
+    else:
+        folders = (Path("/usr/share/vulkan/icd.d"), Path("/etc/vulkan/icd.d"), Path("/usr/local/share/vulkan/icd.d"))
+        vulkan = [path.name for folder in folders for path in sorted(folder.glob("*.json"))]
+    opencl = [path.name for path in sorted(Path("/etc/OpenCL/vendors").glob("*.icd"))]
+    for name, found, get in (
+        ("Vulkan", vulkan, "the GPU's driver, or mesa-vulkan-drivers"),
+        ("OpenCL", opencl, "the GPU's driver, or pocl-opencl-icd"),
+    ):
+        yield Check("Drivers", name, bool(found), ", ".join(found), f"{name} devices", f"Get it: {get}.")
+    if sys.platform == "linux":
+        nvidia = _first_line("nvidia-smi", "-L")
+        yield Check("Drivers", "NVIDIA", bool(nvidia), nvidia, "CUDA devices", "Get it: NVIDIA's driver.")
+
+
+def _machine() -> Iterator[Check]:
+    yield Check("Machine", "processor", True, f"{processor_name()}, {os.cpu_count()} cores", "compiling")
+    free = shutil.disk_usage(Path.cwd()).free
+    get = "Free some: a 1 B model takes about 5 GB on its way from download to artifact."
+    yield Check("Machine", "disk", free > 5e9, f"{free / 1e9:.0f} GB free here", "compiling larger models", get)
+
+
+def _first_line(*command: str) -> str:
+    """First line that a program prints; empty if it is missing or fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return (done.stdout.strip().splitlines() or [""])[0]

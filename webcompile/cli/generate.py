@@ -1,0 +1,80 @@
+"""`webcompile generate`: one answer from a compiled model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from webcompile.cli import devices
+from webcompile.config import to_json
+from webcompile.engine import SamplingParams
+from webcompile.errors import WebcompileError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    devices.add_arguments(parser)
+    prompt = parser.add_mutually_exclusive_group(required=True)
+    prompt.add_argument("--prompt", metavar="TEXT", help="text to go on with, as it is")
+    prompt.add_argument("--messages", metavar="FILE", type=Path, help="JSON list of chat messages, - for standard input")
+    prompt.add_argument("--prompt-ids", metavar="FILE", type=Path, help="JSON list of token ids, - for standard input")
+    parser.add_argument("--max-tokens", type=int, metavar="N", help="default: up to the end of the context window")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 takes the most likely token (default: 0)")
+    parser.add_argument("--top-p", type=float, default=1.0, help="default: 1")
+    parser.add_argument("--seed", type=int, help="makes an answer repeatable at temperatures above 0 (default: random)")
+    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end the answer before TEXT; repeatable")
+    parser.add_argument("--ignore-eos", action="store_true", help="go on past the model's end token")
+    parser.add_argument("--json", action="store_true", help="print one JSON object: the answer, timings, device, versions")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Streams the answer's text, or prints everything about it as JSON."""
+    seed = {} if arguments.seed is None else {"seed": arguments.seed}
+    sampling = SamplingParams(
+        max_tokens=arguments.max_tokens,
+        temperature=arguments.temperature,
+        top_p=arguments.top_p,
+        stop=tuple(arguments.stop),
+        ignore_eos=arguments.ignore_eos,
+        **seed,
+    )
+    given = read_prompt(arguments)
+    with devices.open_engine(arguments) as loaded:
+        engine = loaded.engine
+        prompt = engine.apply_chat_template(given) if arguments.messages else given
+        answer = engine.answer(prompt, sampling, None if arguments.json else _print_piece)
+        if not arguments.json:
+            print()
+            return 0
+        result = to_json(answer)
+        result["timings"] = {"load_s": loaded.load_s, **result["timings"]}
+        result |= {"seed": sampling.seed, "device": to_json(engine.device()), "versions": loaded.versions}
+    print(json.dumps(result, ensure_ascii=False))
+    return 0
+
+
+def read_prompt(arguments: argparse.Namespace) -> Any:
+    """The text, the messages or the token ids that the arguments give. Raises request_invalid."""
+    if arguments.prompt is not None:
+        return arguments.prompt
+    path: Path = arguments.messages or arguments.prompt_ids
+    try:
+        data = json.loads(sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise WebcompileError("request_invalid", f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise WebcompileError("request_invalid", f"{path} is not JSON: {error}") from error
+    if arguments.messages:
+        if not isinstance(data, list) or not all(isinstance(item, dict) and "role" in item for item in data):
+            example = '[{"role": "user", "content": "Hello"}]'
+            raise WebcompileError("request_invalid", f"{path}: expected a list of messages such as {example}")
+    elif not isinstance(data, list) or not all(type(item) is int for item in data):
+        raise WebcompileError("request_invalid", f"{path}: expected a list of token ids such as [1, 2, 3]")
+    return data
+
+
+def _print_piece(text: str) -> None:
+    print(text, end="", flush=True)

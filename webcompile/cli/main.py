@@ -1,0 +1,89 @@
+"""The entry point: finds the command, runs it, turns errors into messages and exit codes.
+
+0 success, 1 an error that was reported, 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from webcompile.errors import WebcompileError
+
+COMMANDS = {
+    "compile": "compile a model into an artifact folder (the default command)",
+    "generate": "answer one prompt with a compiled model, in a browser or on this machine",
+    "bench": "measure a compiled model",
+    "site": "serve or export a chat page with compiled models",
+    "doctor": "say what this machine can build and run, and how to get what is missing",
+}
+"""Command → summary. `webcompile.cli.<command>` has `add_arguments(parser)` and `run(arguments) -> exit status`."""
+
+DEFAULT_COMMAND = "compile"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line `argv` (default: the process's) and returns the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if words else 2
+    if words[0] == "--version":
+        from webcompile.cli.versions import package_version
+
+        print(f"webcompile {package_version('webcompile')}")
+        return 0
+    command = words.pop(0) if words[0] in COMMANDS else DEFAULT_COMMAND
+    # Only the command that runs is imported: some take seconds to load.
+    module = importlib.import_module(f"webcompile.cli.{command}")
+    parser = argparse.ArgumentParser(f"webcompile {command}", description=COMMANDS[command])
+    module.add_arguments(parser)
+    arguments = parser.parse_args(words)
+    try:
+        status: int = module.run(arguments)
+        sys.stdout.flush()
+        return status
+    except WebcompileError as error:
+        return _report(error, as_json=getattr(arguments, "json", False))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader has what it wanted. Python would complain once more when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        traceback.print_exc()
+        hint = "This is a bug in webcompile. Please report it with the lines above."
+        return _report(
+            WebcompileError("internal", f"{type(error).__name__}: {error}", hint), as_json=getattr(arguments, "json", False)
+        )
+
+
+def _report(error: WebcompileError, *, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps({"error": error.to_dict()}, ensure_ascii=False))
+    print(f"error: {error.message} [{error.code}]", file=sys.stderr)
+    if error.hint:
+        print(f"  {error.hint}", file=sys.stderr)
+    return 1
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name.ljust(width)}  {summary}" for name, summary in COMMANDS.items())
+    return f"""usage: webcompile MODEL [options]
+       webcompile COMMAND [options]
+
+Compile language models for the browser.
+
+commands:
+{commands}
+
+A first word that is no command is a model to compile; a model with such a name needs `webcompile compile NAME`.
+`webcompile COMMAND --help` shows a command's options, `webcompile --version` the version."""
