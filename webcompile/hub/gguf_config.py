@@ -77,11 +77,11 @@ def _rope_scaling(metadata: Metadata, file: GGUFFile, head_dim: int, rope_theta:
     kind = metadata.string("llama.rope.scaling.type", "none")
     if kind == "none":
         return None
+    if kind not in ("linear", "yarn"):
+        raise metadata.error("llama.rope.scaling.type", "none, linear or yarn", kind)
     scaling: dict[str, Any] = {"rope_type": kind, "factor": metadata.number("llama.rope.scaling.factor")}
     if kind == "yarn":
         scaling["original_max_position_embeddings"] = metadata.integer("llama.rope.scaling.original_context_length")
-    elif kind != "linear":
-        raise metadata.error("llama.rope.scaling.type", "none, linear or yarn", kind)
     return scaling
 
 

@@ -1,6 +1,6 @@
 """A model on the Hugging Face hub or a mirror of it: `HF://org/name[@revision]`.
 
-`huggingface_hub` downloads, resumes and caches; HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE mean what they mean
+`huggingface_hub` downloads, retries and caches; HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE mean what they mean
 there.
 """
 
@@ -106,10 +106,10 @@ def _explain(error: Exception, model: str) -> WebcompileError:
         return WebcompileError(
             "download_failed",
             f"{model}: not in the cache, and the hub cannot be reached: {cause}",
-            "check the network, HF_ENDPOINT and HF_HUB_OFFLINE; a download that stopped goes on where it was",
+            "check the network, HF_ENDPOINT and HF_HUB_OFFLINE; files that arrived whole are kept for the next try",
         )
     return WebcompileError(
         "download_failed",
         f"{model}: {type(error).__name__}: {cause}",
-        "check the network and HF_ENDPOINT; a download that stopped goes on where it was",
+        "check the network and HF_ENDPOINT; files that arrived whole are kept for the next try",
     )
