@@ -59,7 +59,7 @@ export async function cacheUsage(): Promise<{ readonly files: number; readonly n
   const folder = await existingFolder();
   if (folder !== undefined) {
     for await (const handle of folder.values()) {
-      if (handle.kind === "file") add((await (handle as FileSystemFileHandle).getFile()).size);
+      if (handle.kind === "file") add((await (handle).getFile()).size);
     }
   }
   if ("caches" in globalThis && (await caches.has(FOLDER))) {
@@ -123,7 +123,7 @@ export class FileSystemCache implements FileCache {
         return Promise.resolve();
       },
       append: async (bytes) => {
-        end += access.write(bytes as Uint8Array<ArrayBuffer>, { at: end });
+        end += access.write(bytes, { at: end });
         return Promise.resolve();
       },
       commit: async (bytes) => {
@@ -133,7 +133,7 @@ export class FileSystemCache implements FileCache {
           return;
         }
         const whole = await (await folder.getFileHandle(key, { create: true })).createSyncAccessHandle();
-        whole.truncate(whole.write(bytes as Uint8Array<ArrayBuffer>, { at: 0 }));
+        whole.truncate(whole.write(bytes, { at: 0 }));
         whole.close();
         await folder.removeEntry(key + PARTIAL);
       },

@@ -95,6 +95,6 @@ export function plainObject(value: unknown, name: string): Record<string, unknow
 }
 
 function expected(name: string, what: string, value: unknown): CheckError {
-  const got = value === undefined ? "nothing" : (JSON.stringify(value) ?? typeof value);
+  const got = value === undefined ? "nothing" : String(JSON.stringify(value));
   return new CheckError(`${name} must be ${what}, got ${got.length > 80 ? `${got.slice(0, 80)}…` : got}`);
 }

@@ -1,10 +1,176 @@
 /** The side of the engine that lives in the page: it only speaks the protocol. */
 
+import { Connection } from "./connection.js";
 import { WebcompileError } from "./errors.js";
-import type { Engine, EngineOptions } from "./types.js";
+import type { CancelOptions, ChatCompletion, ChatCompletionChunk, ChatCompletionRequest, ChatCompletions, ChatCompletionStreamRequest } from "./openai/types.js";
+import type { ClientMessage, HostMessage, Method, Methods, Port } from "./protocol.js";
+import { Deferred, PushStream } from "./stream.js";
+import type { Engine, EngineInfo, EngineOptions, EngineStats, GenerateRequest, GenerateStep } from "./types.js";
+
+const UNLOAD_MS = 3000;
 
 /** Loads a compiled model and resolves when it is ready to run. */
 export async function createEngine(options: EngineOptions): Promise<Engine> {
-  await Promise.resolve(options);
-  throw new WebcompileError("internal", "not there yet");
+  const params = {
+    artifact: absoluteUrl(options.artifact, "/"),
+    runtime: options.runtime === undefined ? new URL("./runtime.wasm", import.meta.url).href : absoluteUrl(options.runtime),
+    maxContextTokens: options.maxContextTokens,
+  };
+  const thread = await openThread(options);
+  const lost = new Deferred<WebcompileError>();
+  const connection = new Connection(thread.port, {
+    onWarning: (warning) => options.onWarning?.(warning.toData()),
+    onLost: (error) => {
+      connection.close(error);
+      lost.resolve(error);
+    },
+  });
+  thread.onCrash((message) => {
+    connection.close(new WebcompileError("internal", `the engine's worker failed: ${message}`, "Create the engine again."));
+  });
+  try {
+    const onItem = (progress: Methods["load"]["item"]): void => options.onProgress?.(progress);
+    const info = await connection.call("load", params, { onItem, signal: options.signal });
+    return new RemoteEngine(info, connection, lost.promise, thread.end);
+  } catch (error) {
+    thread.end();
+    throw error;
+  }
+}
+
+class RemoteEngine implements Engine {
+  readonly info: EngineInfo;
+  readonly chat: { readonly completions: ChatCompletions };
+  readonly lost: Promise<WebcompileError>;
+  readonly #connection: Connection;
+  readonly #end: () => void;
+
+  constructor(info: EngineInfo, connection: Connection, lost: Promise<WebcompileError>, end: () => void) {
+    this.info = info;
+    this.lost = lost;
+    this.#connection = connection;
+    this.#end = end;
+    this.chat = { completions: { create: this.#createChat.bind(this) as ChatCompletions["create"] } };
+  }
+
+  generate(request: GenerateRequest, options: CancelOptions = {}): AsyncIterableIterator<GenerateStep> {
+    return this.#stream("generate", request, options).stream;
+  }
+
+  async forward(promptIds: readonly number[], { signal }: CancelOptions = {}): Promise<Float32Array> {
+    return this.#connection.call("forward", promptIds, { signal });
+  }
+
+  async tokenize(text: string, { addSpecialTokens = false }: { addSpecialTokens?: boolean | undefined } = {}): Promise<number[]> {
+    return this.#connection.call("tokenize", { text, addSpecialTokens });
+  }
+
+  async detokenize(ids: readonly number[]): Promise<string> {
+    return this.#connection.call("detokenize", ids);
+  }
+
+  async stats(): Promise<EngineStats> {
+    return this.#connection.call("stats", null);
+  }
+
+  async unload(): Promise<void> {
+    // The host rejects what is pending. One that hangs is ended all the same.
+    await this.#connection.call("unload", null, { signal: AbortSignal.timeout(UNLOAD_MS) }).catch(() => undefined);
+    this.#connection.close(new WebcompileError("engine_closed", "the engine was unloaded"));
+    this.#end();
+  }
+
+  async #createChat(
+    request: ChatCompletionRequest | ChatCompletionStreamRequest,
+    options: CancelOptions = {},
+  ): Promise<ChatCompletion | AsyncIterableIterator<ChatCompletionChunk>> {
+    if (request.stream === true) {
+      const { stream, accepted } = this.#stream("chat", request, options);
+      await accepted;
+      return stream;
+    }
+    const answer = await this.#connection.call("chat", request, { signal: options.signal });
+    if (answer === null) throw new WebcompileError("internal", "the engine streamed an answer that was asked for at once");
+    return answer;
+  }
+
+  /** Calls a method that pushes items. `accepted` settles with the first item or the error before it. */
+  #stream<M extends Method>(
+    method: M,
+    params: Methods[M]["params"],
+    { signal }: CancelOptions,
+  ): { stream: PushStream<Methods[M]["item"]>; accepted: Promise<void> } {
+    const left = new AbortController();
+    const accepted = new Deferred<undefined>();
+    const stream = new PushStream<Methods[M]["item"]>(() => {
+      left.abort();
+    });
+    const onItem = (item: Methods[M]["item"]): void => {
+      accepted.resolve(undefined);
+      stream.push(item);
+    };
+    const either = signal === undefined ? left.signal : AbortSignal.any([left.signal, signal]);
+    this.#connection.call(method, params, { onItem, signal: either }).then(
+      () => {
+        accepted.resolve(undefined);
+        stream.close();
+      },
+      (error: unknown) => {
+        accepted.reject(error);
+        stream.fail(error);
+      },
+    );
+    accepted.promise.catch(() => undefined);
+    return { stream, accepted: accepted.promise };
+  }
+}
+
+/** Where an engine runs. */
+interface Thread {
+  readonly port: Port<ClientMessage, HostMessage>;
+  onCrash(report: (message: string) => void): void;
+  readonly end: () => void;
+}
+
+async function openThread(options: EngineOptions): Promise<Thread> {
+  const { worker: makeWorker, fetch, gpu } = options;
+  if (makeWorker === false) {
+    const { serve } = await import("./host.js");
+    const channel = new MessageChannel();
+    const stop = serve(channel.port2, { fetch, gpu });
+    return {
+      port: channel.port1,
+      onCrash: () => undefined,
+      end: () => {
+        stop();
+        channel.port1.close();
+      },
+    };
+  }
+  if (fetch !== undefined || gpu !== undefined) {
+    throw new WebcompileError("request_invalid", "the options fetch and gpu do not cross to a worker", "Set worker: false.");
+  }
+  const worker = makeWorker?.() ?? new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "webcompile" });
+  return {
+    port: worker,
+    onCrash: (report) => {
+      worker.onerror = (event) => {
+        report(event.message);
+      };
+      worker.onmessageerror = () => {
+        report("a message could not be read");
+      };
+    },
+    end: () => {
+      worker.terminate();
+    },
+  };
+}
+
+/** An address as the page means it; with `end`, the address of a folder. */
+function absoluteUrl(url: string | URL, end = ""): string {
+  const base = (globalThis as { document?: { baseURI: string } }).document?.baseURI ?? (globalThis as { location?: { href: string } }).location?.href;
+  const absolute = new URL(url, base);
+  if (!absolute.pathname.endsWith(end)) absolute.pathname += end;
+  return absolute.href;
 }

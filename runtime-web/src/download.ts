@@ -15,6 +15,11 @@ export interface DownloadContext {
   readonly retryMs?: number;
 }
 
+const OK = 200;
+const PARTIAL_CONTENT = 206;
+const RANGE_NOT_SATISFIABLE = 416;
+
+/** Attempts in a row that bring nothing. */
 const ATTEMPTS = 6;
 const RETRY_MS = 500;
 /** A connection that delivers nothing for so long is given up and made anew. */
@@ -32,8 +37,8 @@ export class Downloader {
 
   /** A small file without a recorded hash, such as the manifest. It is never taken from the HTTP cache unchecked. */
   async small(url: URL, maxBytes: number): Promise<Uint8Array> {
-    return this.#retrying(async (signal) => {
-      const response = await this.#request(url, { cache: "no-cache", signal });
+    return this.#retrying(async (stall) => {
+      const response = await this.#request(url, { cache: "no-cache" }, stall);
       const bytes = new Uint8Array(await response.arrayBuffer());
       if (bytes.length <= maxBytes) return bytes;
       throw new WebcompileError("artifact_invalid", `${url.href} has ${bytes.length} bytes; at most ${maxBytes} are accepted`);
@@ -50,7 +55,10 @@ export class Downloader {
       await download.resume();
       for (let attempt = 0; ; attempt++) {
         const isResumed = download.received > 0;
-        await this.#retrying((signal) => this.#receive(url, download, signal));
+        await this.#retrying(
+          (stall) => this.#receive(url, download, stall),
+          () => download.received,
+        );
         const got = await sha256(download.bytes);
         if (got === entry.sha256) break;
         if (!isResumed || attempt > 0) throw corrupt(url, entry, got);
@@ -99,18 +107,19 @@ export class Downloader {
   }
 
   /** Requests what is missing and appends it as it arrives. */
-  async #receive(url: URL, download: FileDownload, signal: Stall): Promise<void> {
+  async #receive(url: URL, download: FileDownload, stall: Stall): Promise<void> {
     if (download.received === download.bytes.length) return;
     const headers: Record<string, string> = download.received > 0 ? { range: `bytes=${download.received}-` } : {};
-    const response = await this.#request(url, { headers, signal });
-    if (response.status !== 206 && download.received > 0) await download.restart();
+    const response = await this.#request(url, { headers }, stall);
     const start = /^bytes (\d+)-/.exec(response.headers.get("content-range") ?? "")?.[1];
-    if (response.status === 206 && start !== undefined && Number(start) !== download.received) {
-      await download.restart();
-      throw new TypeError(`${url.href} answered with another range than was asked for`);
+    const isContinued = response.status === PARTIAL_CONTENT && (start === undefined || Number(start) === download.received);
+    if (!isContinued && download.received > 0) await download.restart();
+    if (!isContinued && response.status !== OK) {
+      await response.body?.cancel();
+      throw new TypeError(`${url.href} does not have the range that was asked for`);
     }
     for await (const chunk of chunksOf(response)) {
-      signal.alive();
+      stall.alive();
       await download.append(chunk);
     }
     if (download.received < download.bytes.length) {
@@ -118,27 +127,29 @@ export class Downloader {
     }
   }
 
-  async #request(url: URL, init: { cache?: RequestCache; headers?: Record<string, string>; signal: Stall }): Promise<Response> {
-    const response = await this.#context.fetch(url, { ...init, signal: init.signal.signal });
-    if (response.ok) return response;
+  async #request(url: URL, init: RequestInit, stall: Stall): Promise<Response> {
+    const response = await this.#context.fetch(url, { ...init, signal: stall.signal });
+    if (response.ok || response.status === RANGE_NOT_SATISFIABLE) return response;
     await response.body?.cancel();
     const message = `${url.href} answered with status ${response.status}`;
-    // These may pass: timeout, range not satisfiable (the next attempt starts anew), too many requests, server errors.
-    if ([408, 416, 429].includes(response.status) || response.status >= 500) throw new TypeError(message);
+    // These may pass: timeout, too many requests, server errors.
+    if ([408, 429].includes(response.status) || response.status >= 500) throw new TypeError(message);
     throw new WebcompileError("artifact_invalid", message, "Check the artifact's address and that all its files are there.");
   }
 
-  /** Tries again, after growing pauses, what failed for reasons that may pass. */
-  async #retrying<T>(run: (stall: Stall) => Promise<T>): Promise<T> {
+  /** Tries again, after growing pauses, what failed for reasons that may pass. Progress starts the count anew. */
+  async #retrying<T>(run: (stall: Stall) => Promise<T>, progress = (): number => 0): Promise<T> {
     const { signal, retryMs = RETRY_MS } = this.#context;
     for (let attempt = 1; ; attempt++) {
       throwIfAborted(signal);
       const stall = new Stall(signal);
+      const before = progress();
       try {
         return await run(stall);
       } catch (error) {
         throwIfAborted(signal);
         if (error instanceof WebcompileError) throw error;
+        if (progress() > before) attempt = 1;
         if (attempt === ATTEMPTS) {
           const message = `${error instanceof Error ? error.message : String(error)} (${ATTEMPTS} attempts)`;
           throw new WebcompileError("download_failed", message, "Check the connection and try again: what arrived is kept.");

@@ -462,7 +462,7 @@ function errorOf(error: GPUError): WebcompileError {
 }
 
 function noWebGpu(message: string): WebcompileError {
-  const hint = globalThis.isSecureContext === false
+  const hint = !globalThis.isSecureContext
     ? "WebGPU needs a secure context: serve the page over https or from localhost."
     : "Use a browser with WebGPU (Chrome or Edge 113, Safari 26, Firefox 141 or later) and hardware acceleration turned on.";
   return new WebcompileError("webgpu_unavailable", message, hint);

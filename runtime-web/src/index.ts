@@ -1,5 +1,6 @@
 /** Language models compiled by webcompile, in a web page. */
 
+export { cacheUsage, clearCache } from "./cache.js";
 export { createEngine } from "./client.js";
 export { WebcompileError, type ErrorData } from "./errors.js";
 export { ERROR_CODES, type ErrorCode, type ModelInfo } from "./generated/contracts.js";

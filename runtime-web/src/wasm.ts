@@ -84,7 +84,7 @@ export class Runtime {
     const { exports } = await instantiateChecked(module, { env }, "the model's module");
     for (const name of ["__wasm_apply_data_relocs", "__wasm_call_ctors"]) {
       const start = exports[name];
-      if (typeof start === "function") this.#guard(() => (start as () => void)());
+      if (typeof start === "function") this.#guard(() => { (start as () => void)(); });
     }
   }
 
@@ -220,9 +220,9 @@ class MemoryViews {
 
 /** The `wc_gpu_*` functions. JavaScript errors must not cross wasm frames: the device keeps them for the next check. */
 function deviceImports(device: RuntimeDevice, memory: MemoryViews): RuntimeImports & WebAssembly.ModuleImports {
-  const guarded = <A extends number[]>(run: (...args: A) => number | void, onError: number) => (...args: A): number => {
+  const guarded = <A extends number[]>(run: (...args: A) => number, onError: number) => (...args: A): number => {
     try {
-      return run(...args) ?? 0;
+      return run(...args);
     } catch (error) {
       device.fail(error);
       return onError;
@@ -232,13 +232,16 @@ function deviceImports(device: RuntimeDevice, memory: MemoryViews): RuntimeImpor
     wc_gpu_alloc: guarded((nbytes: number) => device.alloc(nbytes >>> 0), 0),
     wc_gpu_free: guarded((buffer: number) => {
       device.free(buffer);
+      return 0;
     }, -1),
     wc_gpu_write: guarded((buffer: number, offset: number, source: number, nbytes: number) => {
       const start = source >>> 0;
       device.write(buffer, offset >>> 0, memory.bytes.subarray(start, start + (nbytes >>> 0)));
+      return 0;
     }, -1),
     wc_gpu_copy: guarded((source: number, sourceOffset: number, target: number, targetOffset: number, nbytes: number) => {
       device.copy(source, sourceOffset >>> 0, target, targetOffset >>> 0, nbytes >>> 0);
+      return 0;
     }, -1),
     wc_gpu_kernel: guarded((name: number, wgsl: number, info: number) => {
       const parsed = JSON.parse(memory.string(info)) as KernelInfo;
@@ -246,6 +249,7 @@ function deviceImports(device: RuntimeDevice, memory: MemoryViews): RuntimeImpor
     }, -1),
     wc_gpu_launch: guarded((kernel: number, buffers: number, scalars: number, x: number, y: number, z: number) => {
       device.launch(kernel, memory.words, buffers >>> 2, scalars >>> 2, x, y, z);
+      return 0;
     }, -1),
   };
 }

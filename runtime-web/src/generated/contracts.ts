@@ -93,7 +93,7 @@ export interface TokenizerInfo {
   readonly eos_token_ids: readonly number[];
 }
 
-/** The shared weights: `index` is `tensor-cache.json`, the field's existing format; `source` identifies the model read. */
+/** The shared weights: `index` is `tensor-cache.json`, the format of the field; `source` identifies the model read. */
 export interface WeightsInfo {
   readonly index: string;
   readonly source: string;

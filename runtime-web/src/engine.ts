@@ -1,0 +1,382 @@
+/** The engine: requests in turn on one sequence, whose tokens stay in the KV cache for the next request to build on. */
+
+import { Artifact } from "./artifact.js";
+import { openCache } from "./cache.js";
+import { boolean, type Check, checked, integer, list, number, optional, plainObject, record, text } from "./check.js";
+import { Detokenizer } from "./detokenizer.js";
+import { Downloader } from "./download.js";
+import { throwIfAborted, WebcompileError } from "./errors.js";
+import type { Manifest } from "./generated/contracts.js";
+import type { GpuCounters } from "./gpu.js";
+import { parseJson } from "./manifest.js";
+import { Model } from "./model.js";
+import { ProgressMeter } from "./progress.js";
+import type { LoadParams } from "./protocol.js";
+import { randomSeed } from "./random.js";
+import { Sampler, type SamplingParams } from "./sampler.js";
+import { Scheduler } from "./scheduler.js";
+import { StopMatcher } from "./stop.js";
+import { ChatTemplate } from "./template.js";
+import { Tokenizer } from "./tokenizer.js";
+import type { EngineInfo, EngineStats, GenerateRequest, GenerateStep, LoadProgress } from "./types.js";
+
+/** What the engine's thread offers to it. */
+export interface EngineHost {
+  readonly fetch: typeof fetch;
+  readonly gpu: GPU | undefined;
+  readonly signal: AbortSignal;
+  onProgress(progress: LoadProgress): void;
+  onWarning(warning: WebcompileError): void;
+  onLost(error: WebcompileError): void;
+}
+
+/** A checked request. */
+interface Generation {
+  readonly promptIds: readonly number[];
+  readonly maxTokens: number;
+  readonly stops: readonly string[];
+  readonly ignoreEos: boolean;
+  readonly sampling: SamplingParams;
+}
+
+/** What was counted for the last request. */
+type RequestStats = Omit<EngineStats, "pipelines" | "bindGroups" | "buffers" | "bufferBytes" | "loadMs" | "contextUsed">;
+
+const NO_REQUEST: RequestStats = {
+  dispatchesPerToken: 0,
+  submitsPerToken: 0,
+  hostMsPerToken: 0,
+  bytesWrittenPerToken: 0,
+  bytesReadPerToken: 0,
+  prefillTokensPerSecond: 0,
+  decodeTokensPerSecond: 0,
+  timeToFirstTokenMs: 0,
+  promptTokens: 0,
+  cachedPromptTokens: 0,
+  completionTokens: 0,
+};
+
+const generateRequest = record<GenerateRequest>({
+  promptIds: optional(list(integer(0))),
+  prompt: optional(text()),
+  maxTokens: optional(integer(1)),
+  temperature: optional(number(0, 2)),
+  topP: optional(topP),
+  seed: optional(integer()),
+  stop: optional(stopTexts),
+  ignoreEos: optional(boolean),
+});
+
+/** A loaded model and the sequence in its KV cache. */
+export class EngineCore {
+  readonly info: EngineInfo;
+  readonly tokenizer: Tokenizer;
+  readonly #template: ChatTemplate | undefined;
+  readonly #manifest: Manifest;
+  readonly #model: Model;
+  readonly #scheduler = new Scheduler();
+  /** Tokens whose keys and values are in the cache. */
+  readonly #sequence: number[] = [];
+  readonly #logits: Float32Array<ArrayBuffer>;
+  readonly #loadMs: number;
+  #lastRequest = NO_REQUEST;
+
+  private constructor(manifest: Manifest, model: Model, tokenizer: Tokenizer, template: ChatTemplate | undefined, loadMs: number) {
+    this.#manifest = manifest;
+    this.#model = model;
+    this.tokenizer = tokenizer;
+    this.#template = template;
+    this.#logits = new Float32Array(model.vocabSize);
+    this.#loadMs = loadMs;
+    this.info = {
+      model: manifest.model,
+      variant: model.variant.name,
+      device: "webgpu",
+      adapter: model.gpu.adapter,
+      contextTokens: model.contextTokens,
+      weightBytes: manifest.weights.nbytes,
+      kvCacheBytes: model.kvCacheBytes,
+    };
+  }
+
+  /** Loads the model of an artifact folder. */
+  static async load(params: LoadParams, host: EngineHost): Promise<EngineCore> {
+    const started = performance.now();
+    const progress = new ProgressMeter((report) => {
+      host.onProgress(report);
+    });
+    // When one part fails, the others stop too.
+    const failed = new AbortController();
+    const signal = AbortSignal.any([host.signal, failed.signal]);
+    const downloader = new Downloader({
+      fetch: host.fetch,
+      signal,
+      cache: await openCache(),
+      onBytes: (nbytes, source) => {
+        progress.downloaded(nbytes, source);
+      },
+      onWarning: (warning) => {
+        host.onWarning(warning);
+      },
+    });
+    const runtime = compileRuntime(new URL(params.runtime), host.fetch, signal);
+    runtime.catch(() => undefined); // Reported when it is needed.
+    let engine: EngineCore | undefined;
+    try {
+      const artifact = await Artifact.open(new URL(params.artifact), downloader);
+      const { manifest } = artifact;
+      const expectFiles = (paths: readonly string[]): void => {
+        progress.expect(paths.reduce((sum, path) => sum + artifact.entry(path).nbytes, 0));
+      };
+      const { tokenizer, config, chat_template: template } = manifest.tokenizer;
+      expectFiles([tokenizer, config, template].filter((path) => path !== ""));
+      const [[tokenizerJson, configJson, templateText], model] = await Promise.all([
+        Promise.all([
+          readJson(artifact, tokenizer),
+          readJson(artifact, config),
+          template === "" ? undefined : artifact.file(template).then((bytes) => new TextDecoder().decode(bytes)),
+        ]),
+        Model.load(artifact, {
+          gpu: host.gpu,
+          runtime,
+          maxContextTokens: params.maxContextTokens,
+          signal,
+          events: {
+            onKernel: (ready, total) => {
+              progress.compiled(ready, total);
+            },
+            onLost: (error) => {
+              engine?.close(error);
+              host.onLost(error);
+            },
+          },
+          onFiles: expectFiles,
+          onUploaded: (nbytes, total) => {
+            progress.uploaded(nbytes, total);
+          },
+        }),
+      ]);
+      engine = new EngineCore(
+        manifest,
+        model,
+        new Tokenizer(tokenizerJson, configJson),
+        templateText === undefined ? undefined : new ChatTemplate(templateText, configJson),
+        performance.now() - started,
+      );
+      progress.ready();
+      return engine;
+    } catch (error) {
+      failed.abort();
+      throwIfAborted(host.signal);
+      throw error;
+    }
+  }
+
+  /** Generates and pushes steps; resolves after the last, which has the usage. */
+  async generate(request: GenerateRequest, emit: (step: GenerateStep) => void, signal: AbortSignal): Promise<void> {
+    const arrived = performance.now();
+    const generation = this.#generation(request);
+    await this.#scheduler.run(signal, () => this.#guarded(() => this.#generate(generation, emit, signal, arrived)));
+  }
+
+  /** The logits after a prompt, computed without what is in the cache. */
+  async forward(promptIds: readonly number[], signal: AbortSignal): Promise<Float32Array> {
+    this.#checkPrompt(promptIds);
+    return this.#scheduler.run(signal, () =>
+      this.#guarded(async () => {
+        this.#sequence.length = 0;
+        await this.#prefill(promptIds, signal);
+        return this.#logits.slice();
+      }),
+    );
+  }
+
+  /** Token ids of a conversation in the model's own format. */
+  promptOf(messages: Parameters<ChatTemplate["render"]>[0], variables: Readonly<Record<string, unknown>>): number[] {
+    if (this.#template === undefined) {
+      throw new WebcompileError(
+        "template_invalid",
+        "this model has no chat template",
+        "It is not made for conversations: use engine.generate with a prompt.",
+      );
+    }
+    return this.tokenizer.encode(this.#template.render(messages, variables), { addSpecialTokens: false });
+  }
+
+  stats(): EngineStats {
+    const { pipelines, bindGroups, buffers, bufferBytes } = this.#model.gpu.counters;
+    const gpu = { pipelines, bindGroups, buffers, bufferBytes };
+    return { ...this.#lastRequest, ...gpu, loadMs: this.#loadMs, contextUsed: this.#sequence.length };
+  }
+
+  /** Rejects what waits, fails what runs, frees the device. */
+  close(error = new WebcompileError("engine_closed", "the engine was unloaded")): void {
+    this.#scheduler.close(error);
+    this.#model.destroy();
+  }
+
+  #generation(request: GenerateRequest): Generation {
+    const checkedRequest = checked(() => generateRequest(request, "request"), invalidRequest);
+    const { prompt, maxTokens = Infinity, temperature = 1, topP = 1, seed = randomSeed(), stop = [] } = checkedRequest;
+    if ((prompt === undefined) === (checkedRequest.promptIds === undefined)) {
+      throw invalidRequest("request needs one of prompt and promptIds");
+    }
+    const promptIds = checkedRequest.promptIds ?? this.tokenizer.encode(prompt ?? "", { addSpecialTokens: true });
+    this.#checkPrompt(promptIds);
+    return {
+      promptIds,
+      maxTokens: Math.min(maxTokens, this.info.contextTokens - promptIds.length + 1),
+      stops: typeof stop === "string" ? [stop] : stop,
+      ignoreEos: checkedRequest.ignoreEos ?? false,
+      sampling: { temperature, topP, seed },
+    };
+  }
+
+  #checkPrompt(promptIds: readonly number[]): void {
+    if (promptIds.length === 0) throw invalidRequest("the prompt has no tokens");
+    const outside = promptIds.find((id) => !Number.isInteger(id) || id < 0 || id >= this.#model.vocabSize);
+    if (outside !== undefined) throw invalidRequest(`token id ${outside} is not in the vocabulary of ${this.#model.vocabSize}`);
+    if (promptIds.length <= this.info.contextTokens) return;
+    throw new WebcompileError(
+      "context_overflow",
+      `the prompt has ${promptIds.length} tokens; the context window has ${this.info.contextTokens}`,
+      "Shorten the conversation, or create the engine with a larger maxContextTokens if the model allows it.",
+    );
+  }
+
+  async #generate(
+    { promptIds, maxTokens, stops, ignoreEos, sampling }: Generation,
+    emit: (step: GenerateStep) => void,
+    signal: AbortSignal,
+    arrived: number,
+  ): Promise<void> {
+    const started = performance.now();
+    const cachedPromptTokens = await this.#prefill(promptIds, signal);
+    const prefilled = performance.now();
+    const before = { ...this.#model.gpu.counters, hostMs: this.#model.hostMs };
+
+    const sampler = new Sampler(sampling);
+    const detokenizer = new Detokenizer(this.tokenizer);
+    const stopMatcher = new StopMatcher(stops);
+    const endTokens = new Set(ignoreEos ? [] : this.#manifest.tokenizer.eos_token_ids);
+    let samplingMs = 0;
+    for (let completionTokens = 1; ; completionTokens++) {
+      const sampleStart = performance.now();
+      const token = sampler.sample(this.#logits);
+      samplingMs += performance.now() - sampleStart;
+      const isEnd = endTokens.has(token);
+      const isLast = isEnd || completionTokens === maxTokens;
+      // The device starts on the next step before this one's text is made.
+      const next = isLast ? Promise.resolve() : this.#append([token]);
+      next.catch(() => undefined);
+
+      const piece = (isEnd ? "" : detokenizer.push(token)) + (isLast ? detokenizer.flush() : "");
+      const { text, stopped } = stopMatcher.push(piece);
+      const finishReason = stopped || isEnd ? "stop" : isLast ? "length" : null;
+      const usage = finishReason && { promptTokens: promptIds.length, completionTokens, cachedPromptTokens };
+      emit({ tokenIds: [token], text: isLast && !stopped ? text + stopMatcher.flush() : text, finishReason, usage });
+      await next;
+      if (usage !== null) {
+        this.#lastRequest = {
+          ...perToken(before, this.#model, samplingMs, completionTokens - 1),
+          ...usage,
+          timeToFirstTokenMs: prefilled - arrived,
+          prefillTokensPerSecond: perSecond(promptIds.length - cachedPromptTokens, prefilled - started),
+          decodeTokensPerSecond: perSecond(completionTokens - 1, performance.now() - prefilled),
+        };
+        return;
+      }
+      throwIfAborted(signal);
+    }
+  }
+
+  /** Brings the prompt into the cache, keeping what it shares with the last sequence; how many tokens that was. */
+  async #prefill(promptIds: readonly number[], signal: AbortSignal): Promise<number> {
+    const shared = promptIds.findIndex((id, index) => id !== this.#sequence[index]);
+    // The last token always runs: its logits are wanted.
+    const cached = Math.min(shared < 0 ? promptIds.length : shared, promptIds.length - 1);
+    this.#sequence.length = cached;
+    const chunk = this.#manifest.model.prefill_chunk_tokens;
+    for (let start = cached; start < promptIds.length; start += chunk) {
+      throwIfAborted(signal);
+      const end = Math.min(start + chunk, promptIds.length);
+      await this.#append(promptIds.slice(start, end), end === promptIds.length);
+    }
+    return cached;
+  }
+
+  async #append(tokens: readonly number[], wantsLogits = true): Promise<void> {
+    const position = this.#sequence.length;
+    this.#sequence.push(...tokens);
+    await this.#model.run(tokens, position, wantsLogits ? this.#logits : undefined);
+  }
+
+  /** After a failure nobody knows what is in the cache. */
+  async #guarded<T>(run: () => Promise<T>): Promise<T> {
+    try {
+      return await run();
+    } catch (error) {
+      if (!(error instanceof WebcompileError && error.code === "aborted")) this.#sequence.length = 0;
+      throw error;
+    }
+  }
+}
+
+/** A check of top_p: above 0 up to 1. */
+export function topP(value: unknown, name: string): number {
+  return number(Number.MIN_VALUE, 1)(value, name);
+}
+
+/** A check of stop texts. */
+export function stopTexts(value: unknown, name: string): string | string[] {
+  const stop: Check<string> = text(/^[^]+$/);
+  return Array.isArray(value) ? list(stop, 16)(value, name) : stop(value, name);
+}
+
+/** The error of a malformed request. */
+export function invalidRequest(message: string): WebcompileError {
+  return new WebcompileError("request_invalid", message);
+}
+
+function perToken(
+  before: GpuCounters & { readonly hostMs: number },
+  { gpu: { counters }, hostMs }: Model,
+  samplingMs: number,
+  steps: number,
+): Pick<RequestStats, "dispatchesPerToken" | "submitsPerToken" | "hostMsPerToken" | "bytesWrittenPerToken" | "bytesReadPerToken"> {
+  const each = (difference: number): number => (steps === 0 ? 0 : difference / steps);
+  return {
+    dispatchesPerToken: each(counters.dispatches - before.dispatches),
+    submitsPerToken: each(counters.submits - before.submits),
+    hostMsPerToken: each(hostMs - before.hostMs + samplingMs),
+    bytesWrittenPerToken: each(counters.bytesWritten - before.bytesWritten),
+    bytesReadPerToken: each(counters.bytesRead - before.bytesRead),
+  };
+}
+
+function perSecond(count: number, ms: number): number {
+  return ms > 0 ? (count / ms) * 1000 : 0;
+}
+
+async function readJson(artifact: Artifact, path: string): Promise<object> {
+  const invalid = (message: string): WebcompileError => new WebcompileError("artifact_invalid", `${path}: ${message}`);
+  const bytes = await artifact.file(path);
+  return checked(() => plainObject(parseJson(bytes), "it"), invalid);
+}
+
+async function compileRuntime(url: URL, fetchFile: typeof fetch, signal: AbortSignal): Promise<WebAssembly.Module> {
+  const hint = "Serve runtime.wasm of this package there, or say where it is by the option `runtime`.";
+  let response: Response;
+  try {
+    response = await fetchFile(url, { signal });
+  } catch (error) {
+    throw new WebcompileError("download_failed", `${url.href} could not be downloaded: ${String(error)}`, hint);
+  }
+  if (!response.ok) throw new WebcompileError("artifact_invalid", `${url.href} answered with status ${response.status}`, hint);
+  try {
+    // Not compileStreaming: it insists on a MIME type that many static servers do not send.
+    return await WebAssembly.compile(await response.arrayBuffer());
+  } catch (error) {
+    throw new WebcompileError("artifact_invalid", `${url.href} is no WebAssembly module: ${String(error)}`, hint);
+  }
+}

@@ -1,0 +1,206 @@
+/** The compiled model on the device: its code, weights and KV cache, and the one thing it does, a forward pass. */
+
+import type { Artifact } from "./artifact.js";
+import { throwIfAborted, WebcompileError } from "./errors.js";
+import type { KVCacheSpec, Manifest, ParamEntry, Variant } from "./generated/contracts.js";
+import { Gpu, type GpuEvents } from "./gpu.js";
+import { DTYPE_BYTES, type Dtype, paramBytes, type Shard } from "./manifest.js";
+import { type DeviceTensor, Runtime } from "./wasm.js";
+import { widen } from "./weights.js";
+
+/** What loading a model needs and tells. */
+export interface ModelOptions {
+  readonly gpu: GPU | undefined;
+  readonly runtime: Promise<WebAssembly.Module>;
+  readonly maxContextTokens: number | undefined;
+  readonly signal: AbortSignal;
+  readonly events: GpuEvents;
+  /** Files that will be loaded, as soon as they are known. */
+  onFiles(paths: readonly string[]): void;
+  onUploaded(nbytes: number, total: number): void;
+}
+
+const DEFAULT_CONTEXT_TOKENS = 4096;
+/** Software adapters of which WebGPU does not say that they are one. */
+const SOFTWARE = /swiftshader|llvmpipe|lavapipe|basic render/i;
+
+/** A model that can run. It knows no sequences: what is in the KV cache is its user's to remember. */
+export class Model {
+  readonly gpu: Gpu;
+  readonly variant: Variant;
+  readonly contextTokens: number;
+  readonly kvCacheBytes: number;
+  /** Milliseconds that JavaScript and wasm have taken to enqueue work. */
+  hostMs = 0;
+  readonly #manifest: Manifest;
+  readonly #runtime: Runtime;
+  readonly #prefill: number;
+  readonly #decode: number;
+  /** Handles of page table, KV cache and parameters. */
+  #state: readonly [number, number, number] = [0, 0, 0];
+  readonly #token: DeviceTensor;
+  readonly #position: DeviceTensor;
+
+  private constructor(gpu: Gpu, manifest: Manifest, variant: Variant, runtime: Runtime, contextTokens: number) {
+    this.gpu = gpu;
+    this.variant = variant;
+    this.contextTokens = contextTokens;
+    this.#manifest = manifest;
+    this.#runtime = runtime;
+    this.#prefill = runtime.function("prefill");
+    this.#decode = runtime.function("decode");
+    this.#token = runtime.tensor("int32", [1]);
+    this.#position = runtime.tensor("int32", [1]);
+    const { kv_cache: kv } = variant;
+    this.kvCacheBytes = kv.num_layers * this.#numPages * pageBytes(kv);
+  }
+
+  /** Opens the device, compiles the kernels while the weights arrive, and uploads each weight file as it does. */
+  static async load(artifact: Artifact, options: ModelOptions): Promise<Model> {
+    const { manifest } = artifact;
+    const gpu = await Gpu.open(options.gpu, options.events);
+    try {
+      const { features, isFallback, architecture, description } = gpu.adapter;
+      const isSoftware = isFallback || SOFTWARE.test(`${architecture} ${description}`);
+      const variant = artifact.variant({ features, isSoftware });
+      options.onFiles([variant.file, manifest.weights.index]);
+      const [library, shards, runtime] = await Promise.all([
+        artifact.file(variant.file).then((bytes) => WebAssembly.compile(bytes as Uint8Array<ArrayBuffer>)),
+        artifact.shards(),
+        options.runtime.then((module) => Runtime.instantiate(module, gpu)),
+      ]);
+      const needed = neededShards(shards, variant.params);
+      options.onFiles(needed.map((shard) => shard.path));
+      await runtime.link(library);
+      runtime.open();
+      throwIfAborted(options.signal);
+      const contextTokens = chooseContext(manifest, variant.kv_cache, gpu, options.maxContextTokens);
+      const model = new Model(gpu, manifest, variant, runtime, contextTokens);
+      // All of the memory first: that there is too little shows before the download.
+      const params = await model.#allocate();
+      await Promise.all([gpu.ready(), model.#upload(artifact, needed, params, options)]);
+      throwIfAborted(options.signal);
+      return model;
+    } catch (error) {
+      gpu.destroy();
+      throw error;
+    }
+  }
+
+  get #numPages(): number {
+    return Math.ceil(this.contextTokens / this.variant.kv_cache.page_tokens);
+  }
+
+  /**
+   * Appends tokens to the cache from a position on, and writes the logits after the last into `logits` if it is given. At
+   * most `prefill_chunk_tokens` tokens.
+   */
+  async run(tokens: readonly number[], position: number, logits?: Float32Array<ArrayBuffer>): Promise<void> {
+    const started = performance.now();
+    const isDecode = tokens.length === 1;
+    const ids = isDecode ? this.#token : this.#runtime.tensor("int32", [tokens.length]);
+    this.gpu.write(ids.buffer, 0, bytesOf(Int32Array.from(tokens)));
+    this.gpu.write(this.#position.buffer, 0, bytesOf(Int32Array.of(position)));
+    const callee = isDecode ? this.#decode : this.#prefill;
+    const result = this.#runtime.call(callee, [ids.handle, this.#position.handle, ...this.#state]);
+    const done = logits === undefined ? this.gpu.idle() : this.gpu.read(this.#runtime.buffer(result), 0, bytesOf(logits));
+    this.#runtime.release(result);
+    if (!isDecode) this.#runtime.release(ids.handle);
+    this.hostMs += performance.now() - started;
+    await done;
+  }
+
+  /** Frees the device. */
+  destroy(): void {
+    this.gpu.destroy();
+  }
+
+  /** Makes all tensors; those of the parameters by name. */
+  async #allocate(): Promise<ReadonlyMap<string, { readonly entry: ParamEntry; readonly tensor: DeviceTensor }>> {
+    const { kv_cache: kv, params } = this.variant;
+    for (const param of params) checkBinding(this.gpu, param);
+    const pages = this.#runtime.tensor("int32", [this.#numPages]);
+    this.gpu.write(pages.buffer, 0, bytesOf(Int32Array.from({ length: this.#numPages }, (_, page) => page)));
+    const shape = [this.#numPages, 2, kv.num_kv_heads, kv.page_tokens, kv.head_dim];
+    const caches = Array.from({ length: kv.num_layers }, () => this.#runtime.tensor(kv.dtype, shape));
+    const tensors = params.map((entry) => ({ entry, tensor: this.#runtime.tensor(entry.dtype, entry.shape) }));
+    const tuple = (of: readonly DeviceTensor[]): number => this.#runtime.tuple(of.map((tensor) => tensor.handle));
+    this.#state = [pages.handle, tuple(caches), tuple(tensors.map(({ tensor }) => tensor))];
+    await this.gpu.idle();
+    return new Map(tensors.map((param) => [param.entry.name, param]));
+  }
+
+  /** Copies each weight file to the device as it arrives; only the files under way are in JavaScript's memory. */
+  async #upload(
+    artifact: Artifact,
+    shards: readonly Shard[],
+    params: ReadonlyMap<string, { readonly entry: ParamEntry; readonly tensor: DeviceTensor }>,
+    options: ModelOptions,
+  ): Promise<void> {
+    const total = shards.reduce((sum, shard) => sum + shard.nbytes, 0);
+    let uploaded = 0;
+    const upload = async (shard: Shard): Promise<void> => {
+      const bytes = await artifact.file(shard.path);
+      throwIfAborted(options.signal);
+      for (const record of shard.tensors) {
+        const param = params.get(record.name);
+        if (param === undefined) continue;
+        const stored = bytes.subarray(record.byteOffset, record.byteOffset + record.nbytes);
+        this.gpu.write(param.tensor.buffer, 0, widen(stored, record.stored, param.entry.dtype, record.name));
+      }
+      await this.gpu.idle();
+      options.onUploaded((uploaded += shard.nbytes), total);
+    };
+    await Promise.all(shards.map(upload));
+  }
+
+  /** How many logits a pass gives. */
+  get vocabSize(): number {
+    return this.#manifest.model.vocab_size;
+  }
+}
+
+/** The shards that hold parameters of the variant, once it is sure that they hold them all and as the variant wants them. */
+function neededShards(shards: readonly Shard[], params: readonly ParamEntry[]): Shard[] {
+  const records = new Map(shards.flatMap((shard) => shard.tensors.map((tensor) => [tensor.name, tensor])));
+  for (const { name, shape } of params) {
+    const stored = records.get(name)?.shape;
+    if (stored?.join() === shape.join()) continue;
+    const got = stored === undefined ? "is not among the weights" : `has shape [${stored.join()}] among the weights`;
+    throw new WebcompileError(
+      "tensor_mismatch",
+      `parameter ${name} of shape [${shape.join()}] ${got}`,
+      "The weights are of another model: compile the model again.",
+    );
+  }
+  const names = new Set(params.map((param) => param.name));
+  return shards.filter((shard) => shard.tensors.some((tensor) => names.has(tensor.name)));
+}
+
+/** The context window: what was asked for, within what the model and one buffer per layer allow. */
+function chooseContext({ model }: Manifest, kv: KVCacheSpec, gpu: Gpu, asked = DEFAULT_CONTEXT_TOKENS): number {
+  const { maxBufferSize, maxStorageBufferBindingSize } = gpu.adapter.limits;
+  const pages = Math.floor(Math.min(maxBufferSize, maxStorageBufferBindingSize) / pageBytes(kv));
+  return Math.min(asked, model.max_context_tokens, pages * kv.page_tokens);
+}
+
+/** Bytes of a page in one layer. */
+function pageBytes(kv: KVCacheSpec): number {
+  return 2 * kv.num_kv_heads * kv.page_tokens * kv.head_dim * DTYPE_BYTES[kv.dtype as Dtype];
+}
+
+function checkBinding(gpu: Gpu, param: ParamEntry): void {
+  const { maxBufferSize, maxStorageBufferBindingSize } = gpu.adapter.limits;
+  const limit = Math.min(maxBufferSize, maxStorageBufferBindingSize);
+  const nbytes = paramBytes(param);
+  if (nbytes <= limit) return;
+  throw new WebcompileError(
+    "out_of_memory",
+    `parameter ${param.name} has ${nbytes} bytes; this device allows ${limit} in one buffer`,
+    "Use a smaller model or a stronger quantization.",
+  );
+}
+
+function bytesOf(array: Int32Array<ArrayBuffer> | Float32Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+}

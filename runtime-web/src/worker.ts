@@ -1,0 +1,5 @@
+/** The module that the engine's worker starts from. */
+
+import { serve } from "./host.js";
+
+serve(globalThis);
