@@ -1,7 +1,7 @@
 """The container of llama.cpp's GGUF: metadata and tensors as they lie in the file.
 
 The header is parsed here, not by the `gguf` package, because files come from strangers (every length is checked
-against the file) and because it is twenty times faster. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md,
+against the file) and because it is more than ten times faster. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md,
 versions 2 and 3, little endian.
 """
 
@@ -133,14 +133,14 @@ class _Cursor:
 
     def __init__(self, data: npt.NDArray[np.uint8], path: Path) -> None:
         self._view = data.data
-        self._path = path
+        self.path = path
         self.position = 0
 
     def take(self, nbytes: int) -> memoryview:
         begin, end = self.position, self.position + nbytes
         if end > len(self._view):
             raise _invalid(
-                self._path,
+                self.path,
                 f"the file is truncated: the header needs {nbytes} bytes at {begin}, the file ends at {len(self._view)}",
             )
         self.position = end
@@ -154,7 +154,7 @@ class _Cursor:
         try:
             return str(self.take(nbytes), "utf-8")
         except UnicodeDecodeError as error:
-            raise _invalid(self._path, f"a string before byte {self.position} is not UTF-8") from error
+            raise _invalid(self.path, f"a string before byte {self.position} is not UTF-8") from error
 
     def value(self, kind: int) -> Any:
         if kind == _STRING:
@@ -162,12 +162,12 @@ class _Cursor:
         if kind in _SCALARS:
             return self.unpack(_SCALARS[kind])[0]
         if kind != _ARRAY:
-            raise _invalid(self._path, f"unknown kind of value {kind} before byte {self.position}")
+            raise _invalid(self.path, f"unknown kind of value {kind} before byte {self.position}")
         item_kind, count = self.unpack("IQ")
         if item_kind == _STRING:
             return [self.string() for _ in range(count)]
         if item_kind not in _SCALARS:
-            raise _invalid(self._path, f"unknown kind of array items {item_kind} before byte {self.position}")
+            raise _invalid(self.path, f"unknown kind of array items {item_kind} before byte {self.position}")
         layout = _SCALARS[item_kind]
         items = self.take(count * struct.calcsize(f"<{layout}"))
         return [item for (item,) in struct.iter_unpack(f"<{layout}", items)]
@@ -178,17 +178,17 @@ def _read_tensor(cursor: _Cursor) -> tuple[str, GGUFTensor]:
     name = cursor.string()
     (num_dims,) = cursor.unpack("I")
     if not 1 <= num_dims <= _MAX_DIMS:
-        raise _invalid(cursor._path, f"tensor {name!r}: expected 1 to {_MAX_DIMS} dimensions, got {num_dims}")
+        raise _invalid(cursor.path, f"tensor {name!r}: expected 1 to {_MAX_DIMS} dimensions, got {num_dims}")
     dims = cursor.unpack(f"{num_dims}Q")
     type_number, begin = cursor.unpack("IQ")
     try:
         ggml_type = GGMLQuantizationType(type_number)
     except ValueError as error:
-        raise _invalid(cursor._path, f"tensor {name!r}: unknown ggml type {type_number}") from error
+        raise _invalid(cursor.path, f"tensor {name!r}: unknown ggml type {type_number}") from error
     block_elements, block_nbytes = GGML_QUANT_SIZES[ggml_type]
     if dims[0] % block_elements:
         raise _invalid(
-            cursor._path, f"tensor {name!r}: rows of {dims[0]} are no multiple of {block_elements} ({ggml_type.name})"
+            cursor.path, f"tensor {name!r}: rows of {dims[0]} are no multiple of {block_elements} ({ggml_type.name})"
         )
     nbytes = math.prod(dims) // block_elements * block_nbytes
     return name, GGUFTensor(tuple(reversed(dims)), ggml_type, begin, nbytes)
