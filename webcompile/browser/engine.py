@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from webcompile.browser.launch import launch
+from webcompile.browser.launch import launch, page_adapter
 from webcompile.browser.server import harness_files, serve
 from webcompile.engine.answer import Answer, DeviceInfo, Timings, Usage
 from webcompile.engine.artifact import Artifact
@@ -62,6 +62,9 @@ class BrowserEngine:
                 self._page.wait_for_function("window.webcompileCall !== undefined", timeout=_READY_MS)
             except self._driver_error as error:
                 raise self._failure("the web runtime did not start", error) from error
+            if page_adapter(self._page) is None:
+                hint = "`webcompile doctor` shows the browser's adapters; --adapter swiftshader works without a GPU."
+                raise WebcompileError("webgpu_unavailable", f"the browser has no {adapter} WebGPU adapter", hint)
             loaded = self._call("load", {"maxContextTokens": max_context_tokens})
             self.load_s = float(loaded["seconds"])
             """Seconds from an empty page to a model that can answer, downloads from this machine included."""

@@ -9,12 +9,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from webcompile.errors import WebcompileError
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Playwright
+    from playwright.sync_api import Browser, Page, Playwright
 
 EXECUTABLE_VARIABLE = "WEBCOMPILE_BROWSER"
 ARGUMENTS_VARIABLE = "WEBCOMPILE_BROWSER_ARGS"
@@ -36,6 +36,18 @@ _INSTALL = (
     f"Install Chromium or Chrome, or run `playwright install chromium`, or set {EXECUTABLE_VARIABLE} to an executable "
     "(`webcompile doctor` shows what is found)."
 )
+
+_QUERY_ADAPTER = """async () => {
+  const asked = navigator.gpu?.requestAdapter() ?? null;
+  // Chromium never answers when it is told to use a Vulkan driver that is not there.
+  const adapter = await Promise.race([asked, new Promise((resolve) => setTimeout(resolve, 15000, null))]);
+  if (!adapter) return null;
+  const { vendor, architecture, device, description } = adapter.info;
+  const { maxBufferSize, maxStorageBufferBindingSize, maxStorageBuffersPerShaderStage } = adapter.limits;
+  const name = [...new Set([vendor, architecture, device, description])].filter(Boolean).join(" ") || "unnamed";
+  const limits = { maxBufferSize, maxStorageBufferBindingSize, maxStorageBuffersPerShaderStage };
+  return { name, features: [...adapter.features].sort(), limits };
+}"""
 
 
 def browser_executable() -> Path:
@@ -94,6 +106,12 @@ def launch(adapter: str) -> Iterator[Browser]:
             yield browser
         finally:
             browser.close()
+
+
+def page_adapter(page: Page) -> dict[str, Any] | None:
+    """Name, features and limits of the page's WebGPU adapter; None if it has none. The page must come from a server."""
+    found: dict[str, Any] | None = page.evaluate(_QUERY_ADAPTER)
+    return found
 
 
 @contextmanager

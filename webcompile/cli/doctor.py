@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from webcompile.browser.launch import ADAPTERS, browser_executable, launch
+from webcompile.browser.launch import ADAPTERS, browser_executable, launch, page_adapter
 from webcompile.cli.versions import package_version, versions
 from webcompile.config import to_json
 from webcompile.engine.machine import processor_name
@@ -24,17 +24,6 @@ from webcompile.errors import WebcompileError
 
 _ROOT = Path(__file__).resolve().parents[2]
 _TVM_TARGETS = ("llvm", "webgpu", "cuda", "metal", "opencl", "vulkan", "rocm")
-
-_QUERY_ADAPTER = """async () => {
-  if (!navigator.gpu) return null;
-  const adapter = await navigator.gpu.requestAdapter();
-  if (!adapter) return null;
-  const { vendor, architecture, device, description } = adapter.info;
-  const { maxBufferSize, maxStorageBufferBindingSize, maxStorageBuffersPerShaderStage } = adapter.limits;
-  const name = [...new Set([vendor, architecture, device, description])].filter(Boolean).join(" ") || "unnamed";
-  const limits = { maxBufferSize, maxStorageBufferBindingSize, maxStorageBuffersPerShaderStage };
-  return { name, features: [...adapter.features].sort(), limits };
-}"""
 
 
 @dataclass(frozen=True)
@@ -170,26 +159,19 @@ def _browsers() -> Iterator[Check]:
         is_real = answer is not None and (
             adapter != "hardware" or not re.search("swiftshader|llvmpipe", answer["name"], re.I)
         )
-        found = f"{answer['name']} in {version} ({', '.join(answer['features'])})" if answer else ""
+        features = [name for name in ("shader-f16", "subgroups") if answer and name in answer["features"]]
+        found = f"{answer['name']} in {version}, {' and '.join(features) or 'no f16, no subgroups'}" if answer else ""
         yield Check("Browser", name, is_real, found, purpose, get)
 
 
 def query_adapter(adapter: str) -> tuple[str, dict[str, Any] | None]:
-    """Version of the browser, and name, features and limits of its WebGPU adapter; None if it has none.
-
-    Raises tool_missing when the browser is missing or does not start.
-    """
-    import playwright.sync_api
-
+    """Version of the browser, and what `page_adapter` says. Raises tool_missing when there is no browser that starts."""
     from webcompile.browser.server import blank_files, serve
 
     with serve(blank_files()) as url, launch(adapter) as browser:
         page = browser.new_page()
-        try:
-            page.goto(url)
-            return browser.version, page.evaluate(_QUERY_ADAPTER)
-        except playwright.sync_api.Error as error:
-            raise WebcompileError("tool_missing", f"the browser failed: {error.message}") from error
+        page.goto(url)
+        return browser.version, page_adapter(page)
 
 
 def _drivers() -> Iterator[Check]:

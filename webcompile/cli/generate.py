@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     devices.add_arguments(parser)
     prompt = parser.add_mutually_exclusive_group(required=True)
     prompt.add_argument("--prompt", metavar="TEXT", help="text to go on with, as it is")
+    prompt.add_argument("--chat", metavar="TEXT", help="one message from the user, in the model's chat template")
     prompt.add_argument("--messages", metavar="FILE", type=Path, help="JSON list of chat messages, - for standard input")
     prompt.add_argument("--prompt-ids", metavar="FILE", type=Path, help="JSON list of token ids, - for standard input")
     parser.add_argument("--max-tokens", type=int, metavar="N", help="default: up to the end of the context window")
@@ -44,7 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
     given = read_prompt(arguments)
     with devices.open_engine(arguments) as loaded:
         engine = loaded.engine
-        prompt = engine.apply_chat_template(given) if arguments.messages else given
+        is_chat = arguments.chat is not None or arguments.messages is not None
+        prompt = engine.apply_chat_template(given) if is_chat else given
         answer = engine.answer(prompt, sampling, None if arguments.json else _print_piece)
         if not arguments.json:
             print()
@@ -60,6 +62,8 @@ def read_prompt(arguments: argparse.Namespace) -> Any:
     """The text, the messages or the token ids that the arguments give. Raises request_invalid."""
     if arguments.prompt is not None:
         return arguments.prompt
+    if arguments.chat is not None:
+        return [{"role": "user", "content": arguments.chat}]
     path: Path = arguments.messages or arguments.prompt_ids
     try:
         data = json.loads(sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8"))
