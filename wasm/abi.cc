@@ -1,5 +1,5 @@
-// The C functions that JavaScript calls (RUNTIME_EXPORTS of webcompile/contracts.py). Objects are small integer handles;
-// no C++ exception leaves this file.
+// The C functions that JavaScript calls: RUNTIME_EXPORTS of webcompile/contracts.py. Objects are small integer handles.
+// No C++ exception leaves this file.
 #include <tvm/ffi/cast.h>
 #include <tvm/ffi/container/array.h>
 #include <tvm/ffi/dtype.h>
@@ -23,6 +23,8 @@ using tvm::runtime::memory::AllocatorType;
 using tvm::runtime::vm::VirtualMachine;
 using tvm::runtime::vm::VMExecutable;
 
+constexpr double kMaxTensorBytes = 4294963200;  // a page below 4 GB, for rounding up
+
 std::string last_error;
 
 // Runs `body`; an exception becomes the last error and `failure` the result.
@@ -38,6 +40,13 @@ int Guarded(int failure, Body body) noexcept {
     last_error = std::string("InternalError: ") + error.what();
   }
   return failure;
+}
+
+DLDevice DeviceOf(int device_type) {
+  if (device_type != kDLCPU && device_type != kDLWebGPU) {
+    TVM_FFI_THROW(ValueError) << "unknown device type " << device_type;
+  }
+  return {static_cast<DLDeviceType>(device_type), 0};
 }
 
 // Handle h is items[h]; a free one is None. 0 is never given out.
@@ -57,12 +66,12 @@ class HandleTable {
   }
 
   const ffi::Any& Get(int handle) const {
-    TVM_FFI_CHECK(Has(handle), ValueError) << "handle " << handle << " is not in use";
+    if (!Has(handle)) TVM_FFI_THROW(ValueError) << "handle " << handle << " is not in use";
     return items_[handle].value;
   }
 
   void Release(int handle) {
-    TVM_FFI_CHECK(Has(handle), ValueError) << "handle " << handle << " is not in use";
+    if (!Has(handle)) TVM_FFI_THROW(ValueError) << "handle " << handle << " is not in use";
     // Moved out first: the destructor may run code that looks at the table.
     ffi::Any dropped = std::move(items_[handle].value);
     items_[handle] = Item{};
@@ -108,17 +117,18 @@ int wc_last_error() { return reinterpret_cast<int>(last_error.c_str()); }
 
 int wc_open(int device_type) {
   return Guarded(-1, [&] {
-    TVM_FFI_CHECK(Machine() == nullptr, RuntimeError) << "the model is open already";
-    TVM_FFI_CHECK(device_type == kDLCPU || device_type == kDLWebGPU, ValueError) << "unknown device type " << device_type;
+    if (Machine() != nullptr) TVM_FFI_THROW(RuntimeError) << "the model is open already";
+    const DLDevice device = DeviceOf(device_type);
     const auto system_lib = ffi::Function::GetGlobalRequired("ffi.SystemLib");
     const auto library = system_lib(WC_SYSTEM_LIB_PREFIX).cast<ffi::Module>();
     const auto* executable = library.as<VMExecutable>();
-    TVM_FFI_CHECK(executable != nullptr, RuntimeError)
-        << "no model is linked: instantiate one and call its __wasm_call_ctors before wc_open";
+    if (executable == nullptr) {
+      TVM_FFI_THROW(RuntimeError) << "no model is linked: call a model's __wasm_call_ctors before wc_open";
+    }
     auto machine = VirtualMachine::Create();
     machine->LoadExecutable(ffi::GetObjectPtr<VMExecutable>(const_cast<VMExecutable*>(executable)));
     // The VM keeps shapes on the host, which it expects last. Pools let a steady run allocate nothing.
-    std::vector<DLDevice> devices{{static_cast<DLDeviceType>(device_type), 0}};
+    std::vector<DLDevice> devices{device};
     if (device_type != kDLCPU) devices.push_back({kDLCPU, 0});
     machine->Init(devices, std::vector<AllocatorType>(devices.size(), AllocatorType::kPooled));
     Machine() = machine;
@@ -128,21 +138,29 @@ int wc_open(int device_type) {
 
 int wc_function(const char* name) {
   return Guarded(0, [&] {
-    TVM_FFI_CHECK(Machine() != nullptr, RuntimeError) << "the model is not open";
+    if (Machine() == nullptr) TVM_FFI_THROW(RuntimeError) << "the model is not open";
     const auto function = Machine()->GetFunction(name);
-    TVM_FFI_CHECK(function.has_value() && function.value() != nullptr, AttributeError)
-        << "the model has no function " << name;
+    if (!function.has_value() || function.value() == nullptr) {
+      TVM_FFI_THROW(AttributeError) << "the model has no function " << name;
+    }
     return Handles().Add(function.value());
   });
 }
 
 int wc_tensor(int device_type, const char* dtype, const int* shape, int ndim) {
   return Guarded(0, [&] {
+    const DLDevice device = DeviceOf(device_type);
+    const DLDataType type = ffi::StringToDLDataType(dtype);
+    // TVM counts bytes in 32 bits here, where a tensor that is too large would wrap to a small one.
+    double nbytes = static_cast<double>(ffi::GetDataSize(1, type));
     for (int i = 0; i < ndim; ++i) {
-      TVM_FFI_CHECK(shape[i] >= 0, ValueError) << "axis " << i << " of a tensor has the size " << shape[i];
+      if (shape[i] < 0) TVM_FFI_THROW(ValueError) << "axis " << i << " of a tensor has the size " << shape[i];
+      nbytes *= shape[i];
     }
-    return Handles().Add(Tensor::Empty(ffi::Shape(shape, shape + ndim), ffi::StringToDLDataType(dtype),
-                                       DLDevice{static_cast<DLDeviceType>(device_type), 0}));
+    if (nbytes > kMaxTensorBytes) {
+      TVM_FFI_THROW(OutOfMemory) << "a tensor of " << nbytes << " bytes exceeds 4 GB";
+    }
+    return Handles().Add(Tensor::Empty(ffi::Shape(shape, shape + ndim), type, device));
   });
 }
 
@@ -151,7 +169,7 @@ int wc_tensor_data(int tensor) {
     const auto value = Handles().Get(tensor).cast<Tensor>();
     const auto data = reinterpret_cast<intptr_t>(value->data);
     if (value->device.device_type == kDLCPU) return static_cast<int>(data + static_cast<intptr_t>(value->byte_offset));
-    TVM_FFI_CHECK(value->byte_offset == 0, ValueError) << "the tensor begins inside its GPU buffer";
+    if (value->byte_offset != 0) TVM_FFI_THROW(ValueError) << "the tensor begins inside its GPU buffer";
     return static_cast<int>(data);
   });
 }

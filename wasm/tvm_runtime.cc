@@ -1,5 +1,5 @@
-// TVM's runtime as one compilation unit: the wheel's own files, of which only those that a compiled model needs. Left out
-// are RPC, TVM's paged KV cache, sorting, sampling, JSON, files, threads and profiling. What the files expect of their
+// TVM's runtime as one compilation unit: the wheel's own files, only those that a compiled model needs. Left out are
+// RPC, TVM's paged KV cache, sorting, sampling, JSON, files, threads and profiling. What the files expect of their
 // platform (logging, backtraces, parallel loops, files) follows below, in its smallest form.
 #include <tvm/ffi/any.h>
 #include <tvm/ffi/reflection/registry.h>

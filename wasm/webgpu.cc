@@ -48,7 +48,9 @@ class WebGPUDevice final : public DeviceAPI {
     // An empty tensor still needs a buffer to bind.
     const size_t words = RoundToWord(nbytes == 0 ? 4 : nbytes);
     const int buffer = wc_gpu_alloc(static_cast<int>(words));
-    if (buffer == 0) TVM_FFI_THROW(OutOfMemory) << "the GPU has no room for a buffer of " << words << " bytes";
+    if (buffer == 0) {
+      TVM_FFI_THROW(OutOfMemory) << "the GPU has no room for a buffer of " << words << " bytes";
+    }
     return reinterpret_cast<void*>(static_cast<intptr_t>(buffer));
   }
   void FreeDataSpace(DLDevice, void* data) final { wc_gpu_free(BufferId(data)); }
@@ -69,9 +71,13 @@ class WebGPUDevice final : public DeviceAPI {
     if (target_device.device_type != kWebGPU) {
       TVM_FFI_THROW(RuntimeError) << "the model reads a GPU tensor on the CPU, which a wasm call cannot wait for";
     }
-    TVM_FFI_CHECK(target_offset % 4 == 0, ValueError) << "copy to byte " << target_offset << " of a GPU buffer";
+    if (target_offset % 4 != 0) {
+      TVM_FFI_THROW(ValueError) << "copy to byte " << target_offset << " of a GPU buffer";
+    }
     if (source_device.device_type == kWebGPU) {
-      TVM_FFI_CHECK(source_offset % 4 == 0, ValueError) << "copy from byte " << source_offset << " of a GPU buffer";
+      if (source_offset % 4 != 0) {
+        TVM_FFI_THROW(ValueError) << "copy from byte " << source_offset << " of a GPU buffer";
+      }
       wc_gpu_copy(BufferId(source), static_cast<int>(source_offset), BufferId(target), static_cast<int>(target_offset),
                   static_cast<int>(RoundToWord(nbytes)));
       return;
@@ -133,13 +139,15 @@ class Kernel {
       }
     }
     id_ = wc_gpu_kernel(name.c_str(), wgsl.c_str(), KernelInfoJson(name, info).c_str());
-    TVM_FFI_CHECK(id_ >= 0, RuntimeError) << "kernel " << name << " was refused";
+    if (id_ < 0) TVM_FFI_THROW(RuntimeError) << "kernel " << name << " was refused";
   }
 
   void Launch(const TVMFFIAny* args, size_t count) const {
     const size_t num_args = arg_types_.size();
-    TVM_FFI_CHECK(count == num_args + grid_axes_.size(), TypeError)
-        << "kernel " << name_ << " takes " << num_args + grid_axes_.size() << " arguments, got " << count;
+    if (count != num_args + grid_axes_.size()) {
+      TVM_FFI_THROW(TypeError) << "kernel " << name_ << " takes " << num_args + grid_axes_.size()
+                               << " arguments, got " << count;
+    }
     std::vector<int> values(num_args);  // buffers from the front, scalars from `scalars` on
     size_t num_buffers = 0;
     for (const DLDataType& type : arg_types_) num_buffers += type.code == kDLOpaqueHandle;
@@ -148,8 +156,9 @@ class Kernel {
     int* scalar = scalars;
     for (size_t i = 0; i < num_args; ++i) {
       if (arg_types_[i].code == kDLOpaqueHandle) {
-        TVM_FFI_CHECK(args[i].type_index == ffi::TypeIndex::kTVMFFIOpaquePtr, TypeError)
-            << "argument " << i << " of kernel " << name_ << " is not a buffer";
+        if (args[i].type_index != ffi::TypeIndex::kTVMFFIOpaquePtr) {
+          TVM_FFI_THROW(TypeError) << "argument " << i << " of kernel " << name_ << " is not a buffer";
+        }
         *buffer++ = BufferId(args[i].v_ptr);
       } else {
         *scalar++ = ScalarBits(args[i], i);
@@ -159,13 +168,14 @@ class Kernel {
     for (size_t i = 0; i < grid_axes_.size(); ++i) {
       if (grid_axes_[i] == kWorkgroupSize) continue;
       const int64_t extent = args[num_args + i].v_int64;
-      TVM_FFI_CHECK(extent >= 0 && extent <= std::numeric_limits<int32_t>::max(), ValueError)
-          << "kernel " << name_ << " is launched with " << extent << " workgroups";
+      if (extent < 0 || extent > std::numeric_limits<int32_t>::max()) {
+        TVM_FFI_THROW(ValueError) << "kernel " << name_ << " is launched with " << extent << " workgroups";
+      }
       if (extent == 0) return;
       grid[grid_axes_[i]] = static_cast<int>(extent);
     }
     const int status = wc_gpu_launch(id_, values.data(), scalars, grid[0], grid[1], grid[2]);
-    TVM_FFI_CHECK(status >= 0, RuntimeError) << "launch of kernel " << name_ << " failed";
+    if (status < 0) TVM_FFI_THROW(RuntimeError) << "launch of kernel " << name_ << " failed";
   }
 
  private:
@@ -174,22 +184,28 @@ class Kernel {
   int ScalarBits(const TVMFFIAny& arg, size_t index) const {
     const DLDataType& type = arg_types_[index];
     if (type.code == kDLFloat) {
-      TVM_FFI_CHECK(arg.type_index == ffi::TypeIndex::kTVMFFIFloat, TypeError)
-          << "argument " << index << " of kernel " << name_ << " is not a float";
+      if (arg.type_index != ffi::TypeIndex::kTVMFFIFloat) {
+        TVM_FFI_THROW(TypeError) << "argument " << index << " of kernel " << name_ << " is not a float";
+      }
       const float value = static_cast<float>(arg.v_float64);
-      TVM_FFI_CHECK(std::isfinite(value) || !std::isfinite(arg.v_float64), ValueError)
-          << "argument " << index << " of kernel " << name_ << " is " << arg.v_float64 << ", too large for float32";
+      if (std::isfinite(arg.v_float64) && !std::isfinite(value)) {
+        TVM_FFI_THROW(ValueError) << "argument " << index << " of kernel " << name_ << " is " << arg.v_float64
+                                  << ", too large for float32";
+      }
       int bits;
       std::memcpy(&bits, &value, sizeof(bits));
       return bits;
     }
-    TVM_FFI_CHECK(arg.type_index == ffi::TypeIndex::kTVMFFIInt || arg.type_index == ffi::TypeIndex::kTVMFFIBool, TypeError)
-        << "argument " << index << " of kernel " << name_ << " is not an integer";
+    if (arg.type_index != ffi::TypeIndex::kTVMFFIInt && arg.type_index != ffi::TypeIndex::kTVMFFIBool) {
+      TVM_FFI_THROW(TypeError) << "argument " << index << " of kernel " << name_ << " is not an integer";
+    }
     const bool fits = type.code == kDLUInt ? arg.v_int64 >= 0 && arg.v_int64 <= std::numeric_limits<uint32_t>::max()
                                            : arg.v_int64 >= std::numeric_limits<int32_t>::min() &&
                                                  arg.v_int64 <= std::numeric_limits<int32_t>::max();
-    TVM_FFI_CHECK(fits, ValueError) << "argument " << index << " of kernel " << name_ << " is " << arg.v_int64
-                                    << ", outside 32 bits";
+    if (!fits) {
+      TVM_FFI_THROW(ValueError) << "argument " << index << " of kernel " << name_ << " is " << arg.v_int64
+                                << ", outside 32 bits";
+    }
     return static_cast<int>(arg.v_int64);
   }
 
@@ -205,10 +221,12 @@ class WebGPUModule final : public ffi::ModuleObj {
     tvm::support::BytesInStream stream(bytes);
     ffi::Map<ffi::String, FunctionInfo> infos;
     std::unordered_map<std::string, std::string> shaders;
-    TVM_FFI_CHECK(stream.Read(&infos) && stream.Read(&shaders), ValueError) << "the model's shaders are truncated";
+    if (!(stream.Read(&infos) && stream.Read(&shaders))) {
+      TVM_FFI_THROW(ValueError) << "the model's shaders are truncated";
+    }
     for (const auto& [name, info] : infos) {
       auto shader = shaders.find(name);
-      TVM_FFI_CHECK(shader != shaders.end(), ValueError) << "the model has no shader for kernel " << name;
+      if (shader == shaders.end()) TVM_FFI_THROW(ValueError) << "the model has no shader for kernel " << name;
       kernels_.emplace(name, Kernel(name, info, shader->second));
     }
   }

@@ -26,7 +26,7 @@ SOURCE_DIR = Path(__file__).resolve().parent.parent.parent / "wasm"
 BUILD_INFO_SECTION = "webcompile.runtime"
 """Custom section with the ABI version and the hash of the sources, as JSON."""
 
-UNITS = ("tvm_runtime.cc", "webgpu.cc", "abi.cc")
+UNITS = ("tvm_runtime.cc", "allocator.cc", "webgpu.cc", "abi.cc")
 
 WASI_IMPORTS = (
     "clock_time_get",
@@ -43,7 +43,9 @@ WASI_IMPORTS = (
 # What the code that TVM generates may call. Names that are missing here show as link errors of the model.
 TVM_EXPORTS = (
     *("TVMFFIEnvModLookupFromImports", "TVMFFIEnvModRegisterSystemLibSymbol", "TVMFFIErrorSetRaisedFromCStr"),
-    *("TVMFFIErrorSetRaisedFromCStrParts", "TVMFFIFunctionCall", "TVMFFIFunctionGetGlobal"),
+    *("TVMFFIErrorSetRaisedFromCStrParts", "TVMFFIErrorSetRaised", "TVMFFIErrorMoveFromRaised"),
+    *("TVMFFIFunctionCall", "TVMFFIFunctionGetGlobal", "TVMFFIHandleInitOnce", "TVMFFIHandleDeinitOnce"),
+    *("TVMFFIAnyViewToOwnedAny", "TVMFFIObjectIncRef", "TVMFFIObjectDecRef", "TVMFFIEnvGetStream"),
     *("TVMBackendAllocWorkspace", "TVMBackendFreeWorkspace", "TVMBackendParallelLaunch", "TVMBackendParallelBarrier"),
     *("TVMBackendAnyListMoveFromPackedReturn", "TVMBackendAnyListResetItem", "TVMBackendAnyListSetPackedArg"),
 )
@@ -62,13 +64,17 @@ LIBRARY_EXPORTS = (
 )
 
 COMPILE_FLAGS = (
-    *("-Oz", "-std=c++17", "-fwasm-exceptions", "-fno-rtti", "-fvisibility=hidden", "-ffunction-sections", "-fdata-sections"),
-    *("-mbulk-memory", "-msign-ext", "-mnontrapping-fptoint", "-mmutable-globals"),  # older than wasm exceptions, so every engine has them
+    # -Oz saves 60 kB of 360 (gzip) and takes seven times as long for a call of the VM.
+    *("-O2", "-std=c++17", "-fwasm-exceptions", "-fno-rtti", "-fvisibility=hidden"),
+    *("-ffunction-sections", "-fdata-sections", "-Wall", "-Wextra"),
+    # Older than wasm exceptions, so every engine that runs this at all has them.
+    *("-mbulk-memory", "-msign-ext", "-mnontrapping-fptoint", "-mmutable-globals"),
     *("-DTVM_LOG_DEBUG=0", "-DTVM_LOG_CUSTOMIZE=1", "-DTVM_FFI_USE_LIBBACKTRACE=0", "-D__PRETTY_FUNCTION__=__func__"),
-    *("-Wall", "-Wextra"),
+    # TVM's macros would export every function of its API; the names above are what a model can need.
+    *("-DTVM_DLL=", "-DTVM_FFI_DLL=", "-DTVM_FFI_DLL_EXPORT=", "-DTVM_RUNTIME_DLL=", "-DTVM_RUNTIME_DLL_EXPORT="),
 )
 LINK_FLAGS = (
-    *("-Oz", "-fwasm-exceptions", "--no-entry", "-mbulk-memory"),
+    *("-O2", "-fwasm-exceptions", "--no-entry", "-mbulk-memory"),
     *("-sSTANDALONE_WASM=1", "-sALLOW_MEMORY_GROWTH=1", "-sALLOW_TABLE_GROWTH=1"),
     *("-sINITIAL_MEMORY=33554432", "-sMAXIMUM_MEMORY=4294967296", "-sTOTAL_STACK=1048576"),
     "-sERROR_ON_UNDEFINED_SYMBOLS=0",  # wc_gpu_* are undefined on purpose; `check_interface` looks at the result
@@ -81,9 +87,9 @@ def source_hash() -> str:
     digest = hashlib.sha256()
     for package in ("apache-tvm", "apache-tvm-ffi"):
         digest.update(f"{package} {importlib.metadata.version(package)}\n".encode())
-    files = [path for path in SOURCE_DIR.rglob("*") if path.suffix in {".cc", ".h"}]
-    for path in [*sorted(files), Path(__file__)]:
+    for path in sorted(path for path in SOURCE_DIR.rglob("*") if path.suffix in {".cc", ".h"}):
         digest.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    digest.update(repr((UNITS, TVM_EXPORTS, LIBRARY_EXPORTS, COMPILE_FLAGS, LINK_FLAGS)).encode())
     return digest.hexdigest()[:16]
 
 
@@ -106,8 +112,8 @@ def build_runtime() -> bytes:
     # TVM's files include "../support/x.h" and "../../support/x.h", which the wheel lacks. Searched from these two folders,
     # both are wasm/include/support/x.h. The wheels' folders are system folders: their warnings are not ours.
     detours = (SOURCE_DIR / "include/tvm", SOURCE_DIR / "include/tvm/support")
-    wheel_dirs = (tvm_root / "include", tvm_root / "src", ffi_root / "include", ffi_root / "src")
-    wheel_dirs += (ffi_root / "3rdparty/dlpack/include",)
+    wheel_dirs = [tvm_root / "include", tvm_root / "src"]
+    wheel_dirs += [ffi_root / "include", ffi_root / "src", ffi_root / "3rdparty/dlpack/include"]
     flags = [*COMPILE_FLAGS]
     flags += [f"-I{path}" for path in (*include_dirs, *detours)]
     for path in wheel_dirs:
@@ -115,7 +121,7 @@ def build_runtime() -> bytes:
     # Error messages carry __FILE__: keep this machine's paths out of them.
     flags += [f"-fmacro-prefix-map={tvm_root.parent}/=", f"-fmacro-prefix-map={SOURCE_DIR.parent}/="]
 
-    started = time.monotonic()
+    started, source = time.monotonic(), source_hash()  # the hash of what is compiled, even if it is edited meanwhile
     with tempfile.TemporaryDirectory(prefix="webcompile-runtime-") as folder:
         objects = [Path(folder) / f"{unit}.o" for unit in UNITS]
 
@@ -132,7 +138,7 @@ def build_runtime() -> bytes:
         _run(["emcc", *LINK_FLAGS, f"-sEXPORTED_FUNCTIONS={export_list}", *map(str, objects), "-o", str(target)])
         module = target.read_bytes()
     check_interface(module)
-    info = {"abi_version": ABI_VERSION, "source": source_hash(), "emscripten": emscripten_version()}
+    info = {"abi_version": ABI_VERSION, "source": source, "emscripten": emscripten_version()}
     module += wasm.encode_custom_section(BUILD_INFO_SECTION, json.dumps(info, sort_keys=True).encode())
     _progress(f"built runtime.wasm: {len(module)} bytes in {time.monotonic() - started:.0f} s")
     return module

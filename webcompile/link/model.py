@@ -7,6 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from webcompile.contracts import SYSTEM_LIB_PREFIX
+from webcompile.errors import WebcompileError
 from webcompile.link.side_module import link_side_module
 
 
@@ -23,6 +25,12 @@ def export_objects(executable: Any) -> list[bytes]:
     collect.object_format = "o"  # type: ignore[attr-defined]  # how TVM asks a linker what it wants
     with tempfile.TemporaryDirectory(prefix="webcompile-link-") as folder:
         executable.export_library(str(Path(folder) / "unused.wasm"), fcompile=collect, workspace_dir=folder)
+    if not any(f"{SYSTEM_LIB_PREFIX}__tvm_ffi__library_bin".encode() in data for data in found):
+        raise WebcompileError(
+            "link_failed",
+            "the module was not compiled as a system library for wasm",
+            f'build it with the attribute system_lib_prefix = "{SYSTEM_LIB_PREFIX}" and a wasm32 host target',
+        )
     return found
 
 

@@ -74,38 +74,38 @@ class _Linker:
                     self.definitions[key] = _Definition(owner, symbol)
 
     def import_functions(self) -> None:
-        """Takes what no object defines from the runtime; names everything it lacks or has with another type."""
-        problems: dict[str, str] = {}
+        """Takes what no object defines from the runtime; names everything that it lacks or has with another type."""
+        missing = {name: name for name in _RUNTIME_EXPORTS - self.runtime.others}
         for item in self.inputs:
-            imports = item.imports_of(wasm.KIND_FUNCTION)
             for symbol in item.symbols:
-                if not symbol.is_undefined:
-                    continue
-                if symbol.kind == objects.SYMBOL_DATA:
-                    if (False, symbol.name) not in self.definitions:
-                        problems[symbol.name] = f"{symbol.name} (data)"
-                elif symbol.kind == objects.SYMBOL_GLOBAL:
-                    if symbol.name not in _GLOBALS:
-                        problems[symbol.name] = f"{symbol.name} (global)"
-                elif symbol.kind == objects.SYMBOL_TAG:
-                    problems[symbol.name] = f"{symbol.name} (exception tag)"
-                elif symbol.kind == objects.SYMBOL_FUNCTION and (True, symbol.name) not in self.definitions:
-                    function_type = item.types[imports[symbol.index].type_index]
-                    offered = self.runtime.functions.get(symbol.name)
-                    if offered is None:
-                        problems[symbol.name] = symbol.name
-                    elif offered != function_type:
-                        problems[symbol.name] = f"{symbol.name} (with another signature)"
-                    else:
-                        self.imports.setdefault(symbol.name, (len(self.imports), self.type_index(function_type)))
-        problems.update({name: name for name in _RUNTIME_EXPORTS - self.runtime.others})
-        if problems:
+                if symbol.is_undefined and (symbol.kind == objects.SYMBOL_FUNCTION, symbol.name) not in self.definitions:
+                    problem = self.import_symbol(item, symbol)
+                    if problem is not None:
+                        missing[symbol.name] = symbol.name + problem
+        if missing:
             raise WebcompileError(
                 "link_failed",
-                f"runtime.wasm does not provide {', '.join(problems[name] for name in sorted(problems))}",
+                f"runtime.wasm does not provide {', '.join(missing[name] for name in sorted(missing))}",
                 "the model uses an operation that the wasm runtime lacks; "
-                "LIBRARY_EXPORTS in webcompile/link/build_runtime.py lists what it has",
+                "webcompile/link/build_runtime.py lists what it has",
             )
+
+    def import_symbol(self, item: ObjectFile, symbol: Symbol) -> str | None:
+        """Imports an undefined symbol, or says why it cannot be: a suffix for its name."""
+        if symbol.kind == objects.SYMBOL_FUNCTION:
+            function_type = item.types[item.imports_of(wasm.KIND_FUNCTION)[symbol.index].type_index]
+            offered = self.runtime.functions.get(symbol.name)
+            if offered is None:
+                return ""
+            if offered != function_type:
+                return " (with another signature)"
+            self.imports.setdefault(symbol.name, (len(self.imports), self.type_index(function_type)))
+            return None
+        if symbol.kind == objects.SYMBOL_GLOBAL:
+            return None if symbol.name in _GLOBALS else " (a global)"
+        if symbol.kind == objects.SYMBOL_TABLE:
+            return None if symbol.name in _RUNTIME_EXPORTS else " (a table)"
+        return " (data)" if symbol.kind == objects.SYMBOL_DATA else " (an exception tag)"
 
     def place_functions_and_data(self) -> None:
         """Gives every function an index and every segment an address: zero-filled ones last, as they need no bytes."""
@@ -224,9 +224,7 @@ class _Linker:
 
         parts = [
             wasm.MAGIC,
-            wasm.encode_custom_section(
-                "dylink.0", bytes((_DYLINK_MEM_INFO,)) + encode_unsigned(len(mem_info)) + mem_info
-            ),
+            wasm.encode_custom_section("dylink.0", bytes((_DYLINK_MEM_INFO,)) + encode_unsigned(len(mem_info)) + mem_info),
             encode_section(wasm.TYPE, encode_vector(self.types)),
             encode_section(wasm.IMPORT, encode_vector(imports)),
             encode_section(wasm.FUNCTION, encode_vector(map(encode_unsigned, function_types))),
