@@ -37,5 +37,5 @@ for (const name of ["index.js", "worker.js", "host.js"]) {
 console.log(`JavaScript: ${total} of ${MAX_GZIP_BYTES} bytes gzip`);
 if (total > MAX_GZIP_BYTES) throw new Error("the bundle is larger than its budget");
 
-const runtime = here("../build/wasm/runtime.wasm");
+const runtime = here("../webcompile/assets/runtime.wasm");
 if (existsSync(runtime)) await copyFile(runtime, here("dist/runtime.wasm"));

@@ -83,8 +83,10 @@ export function record<T>(fields: { readonly [K in keyof T]-?: Check<T[K]> }): C
     const object = plainObject(value, name);
     const unknown = Object.keys(object).filter((key) => !Object.hasOwn(fields, key));
     if (unknown.length > 0) throw new CheckError(`${name} has unknown fields: ${unknown.join(", ")}`);
-    const entries = Object.entries(fields) as [string, Check<unknown>][];
-    return Object.fromEntries(entries.map(([key, check]) => [key, check(object[key], `${name}.${key}`)])) as T;
+    const entries = Object.entries<Check<unknown>>(fields);
+    const result: Record<string, unknown> = {};
+    for (const [key, check] of entries) result[key] = check(object[key], `${name}.${key}`);
+    return result as T;
   };
 }
 
@@ -95,6 +97,6 @@ export function plainObject(value: unknown, name: string): Record<string, unknow
 }
 
 function expected(name: string, what: string, value: unknown): CheckError {
-  const got = value === undefined ? "nothing" : String(JSON.stringify(value));
+  const got = value === undefined ? "nothing" : JSON.stringify(value);
   return new CheckError(`${name} must be ${what}, got ${got.length > 80 ? `${got.slice(0, 80)}…` : got}`);
 }

@@ -1,33 +1,33 @@
 /** The engine: requests in turn on one sequence, whose tokens stay in the KV cache for the next request to build on. */
 
-import { Artifact } from "./artifact.js";
-import { openCache } from "./cache.js";
-import { boolean, type Check, checked, integer, list, number, optional, plainObject, record, text } from "./check.js";
+import { boolean, type Check, checked, integer, list, number, optional, record, text } from "./check.js";
 import { Detokenizer } from "./detokenizer.js";
-import { Downloader } from "./download.js";
 import { throwIfAborted, WebcompileError } from "./errors.js";
 import type { Manifest } from "./generated/contracts.js";
-import type { GpuCounters } from "./gpu.js";
-import { parseJson } from "./manifest.js";
-import { Model } from "./model.js";
-import { ProgressMeter } from "./progress.js";
-import type { LoadParams } from "./protocol.js";
+import type { Gpu, GpuCounters } from "./gpu.js";
+import type { Model } from "./model.js";
 import { randomSeed } from "./random.js";
 import { Sampler, type SamplingParams } from "./sampler.js";
 import { Scheduler } from "./scheduler.js";
 import { StopMatcher } from "./stop.js";
-import { ChatTemplate } from "./template.js";
-import { Tokenizer } from "./tokenizer.js";
-import type { EngineInfo, EngineStats, GenerateRequest, GenerateStep, LoadProgress } from "./types.js";
+import type { ChatTemplate } from "./template.js";
+import type { Tokenizer } from "./tokenizer.js";
+import type { EngineInfo, EngineStats, GenerateRequest, GenerateStep } from "./types.js";
 
-/** What the engine's thread offers to it. */
-export interface EngineHost {
-  readonly fetch: typeof fetch;
-  readonly gpu: GPU | undefined;
-  readonly signal: AbortSignal;
-  onProgress(progress: LoadProgress): void;
-  onWarning(warning: WebcompileError): void;
-  onLost(error: WebcompileError): void;
+/** What the engine needs of a model. */
+export type EngineModel = Pick<Model, "contextTokens" | "destroy" | "hostMs" | "kvCacheBytes" | "run" | "vocabSize"> & {
+  readonly gpu: Pick<Gpu, "adapter" | "counters">;
+  readonly variant: { readonly name: string };
+};
+
+/** What an engine is made of. */
+export interface EngineParts {
+  readonly manifest: Manifest;
+  readonly model: EngineModel;
+  readonly tokenizer: Tokenizer;
+  /** Not there if the model is not made for conversations. */
+  readonly template: ChatTemplate | undefined;
+  readonly loadMs: number;
 }
 
 /** A checked request. */
@@ -73,7 +73,7 @@ export class EngineCore {
   readonly tokenizer: Tokenizer;
   readonly #template: ChatTemplate | undefined;
   readonly #manifest: Manifest;
-  readonly #model: Model;
+  readonly #model: EngineModel;
   readonly #scheduler = new Scheduler();
   /** Tokens whose keys and values are in the cache. */
   readonly #sequence: number[] = [];
@@ -81,7 +81,7 @@ export class EngineCore {
   readonly #loadMs: number;
   #lastRequest = NO_REQUEST;
 
-  private constructor(manifest: Manifest, model: Model, tokenizer: Tokenizer, template: ChatTemplate | undefined, loadMs: number) {
+  constructor({ manifest, model, tokenizer, template, loadMs }: EngineParts) {
     this.#manifest = manifest;
     this.#model = model;
     this.tokenizer = tokenizer;
@@ -97,79 +97,6 @@ export class EngineCore {
       weightBytes: manifest.weights.nbytes,
       kvCacheBytes: model.kvCacheBytes,
     };
-  }
-
-  /** Loads the model of an artifact folder. */
-  static async load(params: LoadParams, host: EngineHost): Promise<EngineCore> {
-    const started = performance.now();
-    const progress = new ProgressMeter((report) => {
-      host.onProgress(report);
-    });
-    // When one part fails, the others stop too.
-    const failed = new AbortController();
-    const signal = AbortSignal.any([host.signal, failed.signal]);
-    const downloader = new Downloader({
-      fetch: host.fetch,
-      signal,
-      cache: await openCache(),
-      onBytes: (nbytes, source) => {
-        progress.downloaded(nbytes, source);
-      },
-      onWarning: (warning) => {
-        host.onWarning(warning);
-      },
-    });
-    const runtime = compileRuntime(new URL(params.runtime), host.fetch, signal);
-    runtime.catch(() => undefined); // Reported when it is needed.
-    let engine: EngineCore | undefined;
-    try {
-      const artifact = await Artifact.open(new URL(params.artifact), downloader);
-      const { manifest } = artifact;
-      const expectFiles = (paths: readonly string[]): void => {
-        progress.expect(paths.reduce((sum, path) => sum + artifact.entry(path).nbytes, 0));
-      };
-      const { tokenizer, config, chat_template: template } = manifest.tokenizer;
-      expectFiles([tokenizer, config, template].filter((path) => path !== ""));
-      const [[tokenizerJson, configJson, templateText], model] = await Promise.all([
-        Promise.all([
-          readJson(artifact, tokenizer),
-          readJson(artifact, config),
-          template === "" ? undefined : artifact.file(template).then((bytes) => new TextDecoder().decode(bytes)),
-        ]),
-        Model.load(artifact, {
-          gpu: host.gpu,
-          runtime,
-          maxContextTokens: params.maxContextTokens,
-          signal,
-          events: {
-            onKernel: (ready, total) => {
-              progress.compiled(ready, total);
-            },
-            onLost: (error) => {
-              engine?.close(error);
-              host.onLost(error);
-            },
-          },
-          onFiles: expectFiles,
-          onUploaded: (nbytes, total) => {
-            progress.uploaded(nbytes, total);
-          },
-        }),
-      ]);
-      engine = new EngineCore(
-        manifest,
-        model,
-        new Tokenizer(tokenizerJson, configJson),
-        templateText === undefined ? undefined : new ChatTemplate(templateText, configJson),
-        performance.now() - started,
-      );
-      progress.ready();
-      return engine;
-    } catch (error) {
-      failed.abort();
-      throwIfAborted(host.signal);
-      throw error;
-    }
   }
 
   /** Generates and pushes steps; resolves after the last, which has the usage. */
@@ -340,7 +267,7 @@ export function invalidRequest(message: string): WebcompileError {
 
 function perToken(
   before: GpuCounters & { readonly hostMs: number },
-  { gpu: { counters }, hostMs }: Model,
+  { gpu: { counters }, hostMs }: EngineModel,
   samplingMs: number,
   steps: number,
 ): Pick<RequestStats, "dispatchesPerToken" | "submitsPerToken" | "hostMsPerToken" | "bytesWrittenPerToken" | "bytesReadPerToken"> {
@@ -356,27 +283,4 @@ function perToken(
 
 function perSecond(count: number, ms: number): number {
   return ms > 0 ? (count / ms) * 1000 : 0;
-}
-
-async function readJson(artifact: Artifact, path: string): Promise<object> {
-  const invalid = (message: string): WebcompileError => new WebcompileError("artifact_invalid", `${path}: ${message}`);
-  const bytes = await artifact.file(path);
-  return checked(() => plainObject(parseJson(bytes), "it"), invalid);
-}
-
-async function compileRuntime(url: URL, fetchFile: typeof fetch, signal: AbortSignal): Promise<WebAssembly.Module> {
-  const hint = "Serve runtime.wasm of this package there, or say where it is by the option `runtime`.";
-  let response: Response;
-  try {
-    response = await fetchFile(url, { signal });
-  } catch (error) {
-    throw new WebcompileError("download_failed", `${url.href} could not be downloaded: ${String(error)}`, hint);
-  }
-  if (!response.ok) throw new WebcompileError("artifact_invalid", `${url.href} answered with status ${response.status}`, hint);
-  try {
-    // Not compileStreaming: it insists on a MIME type that many static servers do not send.
-    return await WebAssembly.compile(await response.arrayBuffer());
-  } catch (error) {
-    throw new WebcompileError("artifact_invalid", `${url.href} is no WebAssembly module: ${String(error)}`, hint);
-  }
 }

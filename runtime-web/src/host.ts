@@ -1,7 +1,8 @@
 /** The engine's side of the protocol. */
 
-import { EngineCore } from "./engine.js";
+import type { EngineCore } from "./engine.js";
 import { WebcompileError } from "./errors.js";
+import { loadEngine } from "./load.js";
 import { completeChat } from "./openai/chat.js";
 import type { ClientMessage, HostMessage, Method, Methods, Port } from "./protocol.js";
 
@@ -9,6 +10,8 @@ import type { ClientMessage, HostMessage, Method, Methods, Port } from "./protoc
 export interface HostOptions {
   readonly fetch?: typeof fetch | undefined;
   readonly gpu?: GPU | undefined;
+  /** How to make an engine; for tests. */
+  readonly load?: typeof loadEngine;
 }
 
 type Handlers = {
@@ -30,7 +33,7 @@ export function serve(port: Port<HostMessage, ClientMessage>, options: HostOptio
 
   const handlers: Handlers = {
     load: async (params, emit, signal) => {
-      engine = await EngineCore.load(params, {
+      engine = await (options.load ?? loadEngine)(params, {
         fetch: options.fetch ?? ((input, init) => fetch(input, init)),
         gpu: options.gpu ?? (globalThis.navigator as Partial<Navigator> | undefined)?.gpu,
         signal,
