@@ -16,7 +16,7 @@ const operations = {
     return { info: engine.info, seconds: (performance.now() - started) / 1000 };
   },
 
-  async generate(request) {
+  async generate({ stream, ...request }) {
     const tokenIds = [];
     let text = "";
     let last;
@@ -30,7 +30,7 @@ const operations = {
       }
       tokenIds.push(...step.tokenIds);
       text += step.text;
-      if (step.text && request.stream) void window.webcompileText(step.text);
+      if (step.text && stream) void window.webcompileText(step.text);
       last = step;
     }
     const times = { prefillSeconds: (first - started) / 1000, decodeSeconds: (ended - first) / 1000 };

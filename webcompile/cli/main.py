@@ -34,9 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_usage())
         return 0 if words else 2
     if words[0] == "--version":
-        from webcompile.cli.versions import package_version
+        from webcompile import __version__
 
-        print(f"webcompile {package_version('webcompile')}")
+        print(f"webcompile {__version__}")
         return 0
     command = words.pop(0) if words[0] in COMMANDS else DEFAULT_COMMAND
     # Only the command that runs is imported: some take seconds to load.

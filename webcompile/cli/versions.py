@@ -8,7 +8,7 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("apache-tvm", "apache-tvm-ffi", "numpy", "tokenizers", "jinja2", "playwright")
+from webcompile import __version__
 
 
 def package_version(name: str) -> str | None:
@@ -32,7 +32,7 @@ def commit() -> str | None:
 def versions() -> dict[str, str | None]:
     """What `generate` and `bench` report."""
     return {
-        "webcompile": package_version("webcompile"),
+        "webcompile": __version__,
         "tvm": package_version("apache-tvm"),
         "python": platform.python_version(),
         "platform": platform.platform(),
