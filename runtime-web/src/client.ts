@@ -11,12 +11,16 @@ const UNLOAD_MS = 3000;
 
 /** Loads a compiled model and resolves when it is ready to run. */
 export async function createEngine(options: EngineOptions): Promise<Engine> {
+  return createRemoteEngine(options, await openThread(options));
+}
+
+/** The same over a thread that is there already. */
+export async function createRemoteEngine(options: EngineOptions, thread: Thread): Promise<Engine> {
   const params = {
     artifact: absoluteUrl(options.artifact, "/"),
     runtime: options.runtime === undefined ? new URL("./runtime.wasm", import.meta.url).href : absoluteUrl(options.runtime),
     maxContextTokens: options.maxContextTokens,
   };
-  const thread = await openThread(options);
   const lost = new Deferred<WebcompileError>();
   const connection = new Connection(thread.port, {
     onWarning: (warning) => options.onWarning?.(warning.toData()),
@@ -126,7 +130,7 @@ class RemoteEngine implements Engine {
 }
 
 /** Where an engine runs. */
-interface Thread {
+export interface Thread {
   readonly port: Port<ClientMessage, HostMessage>;
   onCrash(report: (message: string) => void): void;
   readonly end: () => void;

@@ -78,6 +78,7 @@ const MAX_GRID = 65535;
 /** Freed buffers are kept for reuse up to this size in all. */
 const POOL_BYTES = 64 * 2 ** 20;
 const STAGING_BUFFERS = 2;
+const LOSS_NOTICE_MS = 100;
 
 /** A WebGPU device with the operations that the runtime imports. Buffers and kernels are known by number. */
 export class Gpu {
@@ -127,6 +128,7 @@ export class Gpu {
       usage: BUFFER_USAGE.UNIFORM | BUFFER_USAGE.COPY_DST,
     });
     device.addEventListener("uncapturederror", (event) => {
+      event.preventDefault(); // It is thrown by the next check; the console need not have it too.
       this.#failure ??= errorOf(event.error);
     });
     void device.lost.then(({ reason, message }) => {
@@ -297,6 +299,8 @@ export class Gpu {
       await staging.mapAsync(MAP_MODE_READ, 0, target.byteLength);
     } catch (error) {
       staging.destroy();
+      // The news of a lost device may come a moment after what it made fail.
+      await Promise.race([this.#device.lost, new Promise((resolve) => setTimeout(resolve, LOSS_NOTICE_MS))]);
       this.check();
       throw error;
     }

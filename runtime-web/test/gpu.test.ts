@@ -1,0 +1,220 @@
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import { Gpu, type KernelInfo } from "../src/gpu.js";
+import { dawn, skipWithoutGpu } from "./dawn.js";
+
+/** As TVM writes kernels: buffers, then a uniform with the scalars and packGridDimX; large grids go over x and z. */
+function kernelSource(name: string, access: readonly ("read" | "read_write")[], scalars: string, body: string): string {
+  const buffers = access.map((mode, i) => `@group(0) @binding(${i}) var<storage, ${mode}> b${i}: array<i32>;`).join("\n");
+  return `${buffers}
+struct PODArgs { ${scalars} packGridDimX: u32 }
+@group(0) @binding(${access.length}) var<uniform> podArgs: PODArgs;
+@compute @workgroup_size(1, 1, 1)
+fn ${name}(@builtin(workgroup_id) blockIdx: vec3<u32>, @builtin(num_workgroups) gridDim: vec3<u32>) {
+  if (blockIdx.z * gridDim.x + blockIdx.x > podArgs.packGridDimX) { return; }
+  let i: u32 = blockIdx.z * gridDim.x + blockIdx.x;
+  ${body}
+}`;
+}
+
+function info(argTypes: string[], writes: number[]): KernelInfo {
+  return { arg_types: argTypes, launch_param_tags: [`paramWriteAccess:[${writes.join(",")}]`, "blockIdx.x"] };
+}
+
+describe("the GPU layer", { skip: skipWithoutGpu }, () => {
+  let gpu: Gpu;
+  let scale = 0;
+  let fill = 0;
+  let count = 0;
+
+  before(async () => {
+    gpu = await Gpu.open(dawn);
+    // b0[i] = b1[i] * factor + offset
+    const scalePods = "factor: i32, offset: i32,";
+    const scaleBody = "b0[i] = b1[i] * podArgs.factor + podArgs.offset;";
+    scale = gpu.kernel(
+      "scale",
+      kernelSource("scale", ["read_write", "read"], scalePods, scaleBody),
+      info(["handle", "handle", "int32", "int32"], [1, 0]),
+    );
+    fill = gpu.kernel(
+      "fill",
+      kernelSource("fill", ["read_write"], "value: f32,", "b0[i] = bitcast<i32>(podArgs.value);"),
+      info(["handle", "float32"], [1]),
+    );
+    const countBody = "b0[i + blockIdx.y * (podArgs.packGridDimX + 1u)] += 1;";
+    count = gpu.kernel("count", kernelSource("count", ["read_write"], "", countBody), info(["handle"], [1]));
+    await gpu.ready();
+  });
+
+  after(() => {
+    gpu.destroy();
+  });
+
+  const ints = (...values: number[]): Uint8Array => new Uint8Array(Int32Array.from(values).buffer);
+  const launch = (kernel: number, buffers: number[], scalars: number[], x: number, y = 1, z = 1): void => {
+    gpu.launch(kernel, Int32Array.from([...buffers, ...scalars]), 0, buffers.length, x, y, z);
+  };
+  const read = async (buffer: number, length: number, offset = 0): Promise<number[]> => {
+    const target = new Int32Array(length);
+    await gpu.read(buffer, offset, new Uint8Array(target.buffer));
+    return Array.from(target);
+  };
+
+  test("says what it runs on", () => {
+    assert.ok(gpu.adapter.limits.maxBufferSize >= 2 ** 28);
+    assert.ok(Array.isArray(gpu.adapter.features));
+  });
+
+  test("writes, dispatches, copies and reads happen in the order of the calls", async () => {
+    const [a, b, c] = [gpu.alloc(12), gpu.alloc(12), gpu.alloc(12)];
+    gpu.write(a, 0, ints(1, 2, 3));
+    launch(scale, [b, a], [10, 0], 3);
+    gpu.write(a, 0, ints(7, 8, 9)); // After the dispatch that read the old values.
+    launch(scale, [c, a], [1, 0], 3);
+    gpu.copy(b, 4, c, 0, 4);
+    launch(scale, [a, c], [1, 100], 3);
+    assert.deepEqual(await read(b, 3), [10, 20, 30]);
+    assert.deepEqual(await read(c, 3), [20, 8, 9]);
+    assert.deepEqual(await read(a, 3), [120, 108, 109]);
+    assert.deepEqual(await read(a, 2, 4), [108, 109]);
+    for (const id of [a, b, c]) gpu.free(id);
+  });
+
+  test("each dispatch has its own scalars, whatever their type", async () => {
+    const buffers = [gpu.alloc(4), gpu.alloc(4)] as const;
+    const bits = (value: number): number => new Int32Array(Float32Array.of(value).buffer)[0] ?? 0;
+    launch(fill, [buffers[0]], [bits(1.5)], 1);
+    launch(fill, [buffers[1]], [bits(-2.25)], 1);
+    assert.deepEqual([await read(buffers[0], 1), await read(buffers[1], 1)], [[bits(1.5)], [bits(-2.25)]]);
+    for (const id of buffers) gpu.free(id);
+  });
+
+  test("more dispatches than uniform slots", async () => {
+    const a = gpu.alloc(4);
+    gpu.write(a, 0, ints(0));
+    const b = gpu.alloc(4);
+    for (let i = 0; i < 1500; i++) {
+      launch(scale, [b, a], [1, 1], 1);
+      launch(scale, [a, b], [1, 0], 1);
+    }
+    assert.deepEqual(await read(a, 1), [1500]);
+    gpu.free(a);
+    gpu.free(b);
+  });
+
+  test("a grid beyond 65535 is spread over x and z and runs each block once", async () => {
+    const size = 65535 + 70_000;
+    const a = gpu.alloc(size * 4 * 2);
+    launch(count, [a], [], size, 2);
+    const values = await read(a, size * 2);
+    assert.ok(values.every((value) => value === 1));
+    gpu.free(a);
+    assert.throws(() => launch(count, [a], [], 70_000, 1, 2), { code: "internal", message: /too large/ });
+  });
+
+  test("an empty grid is no dispatch", () => {
+    const { dispatches } = gpu.counters;
+    const a = gpu.alloc(4);
+    launch(count, [a], [], 0);
+    assert.equal(gpu.counters.dispatches, dispatches);
+    gpu.free(a);
+  });
+
+  test("sizes that are no multiple of 4 are padded", async () => {
+    const a = gpu.alloc(7);
+    gpu.write(a, 0, Uint8Array.of(1, 0, 0, 0, 2, 1, 0));
+    assert.deepEqual(await read(a, 2), [1, 258]);
+    gpu.free(a);
+  });
+
+  test("a steady step makes no GPU objects and takes one submit", async () => {
+    const token = gpu.alloc(4);
+    const result = gpu.alloc(400);
+    const step = async (value: number): Promise<number> => {
+      const temporary = gpu.alloc(4);
+      gpu.write(token, 0, ints(value));
+      launch(scale, [temporary, token], [3, 1], 1);
+      launch(scale, [result, temporary], [2, 0], 1);
+      gpu.free(temporary);
+      return (await read(result, 1))[0] ?? NaN;
+    };
+    await step(0);
+    await step(0);
+    const before = { ...gpu.counters };
+    for (let value = 0; value < 10; value++) assert.equal(await step(value), (value * 3 + 1) * 2);
+    const made = (key: keyof typeof before): number => gpu.counters[key] - before[key];
+    assert.deepEqual([made("buffers"), made("bindGroups"), made("pipelines")], [0, 0, 0]);
+    assert.equal(made("submits"), 10);
+    assert.equal(made("dispatches"), 20);
+    assert.equal(made("bytesRead"), 40);
+  });
+
+  test("a buffer that is larger than the pool goes away, and its bind groups with it", async () => {
+    const size = 80 * 2 ** 20;
+    const before = gpu.counters.bufferBytes;
+    const big = gpu.alloc(size);
+    launch(count, [big], [], 1);
+    gpu.free(big);
+    assert.equal(gpu.counters.bufferBytes, before);
+    assert.throws(() => launch(count, [big], [], 1), { code: "internal", message: /no buffer/ });
+    const again = gpu.alloc(size);
+    launch(count, [again], [], 2);
+    assert.deepEqual(await read(again, 2), [1, 1]);
+    gpu.free(again);
+  });
+
+  test("too large a buffer is out_of_memory with numbers, and the device goes on", async () => {
+    assert.equal(gpu.alloc(2 ** 45), 0);
+    await assert.rejects(gpu.idle(), { code: "out_of_memory", message: /35184372088832 bytes/ });
+    await gpu.idle();
+  });
+
+  test("a command that WebGPU refuses is an error of the next read, and the device goes on", async () => {
+    const a = gpu.alloc(16);
+    launch(scale, [a, a], [1, 1], 1); // The same buffer read and written.
+    await assert.rejects(read(a, 1), { code: "internal", message: /WebGPU refused/ });
+    assert.equal((await read(a, 1)).length, 1);
+    gpu.free(a);
+  });
+
+  test("a kernel that does not compile is named", async () => {
+    const other = await Gpu.open(dawn);
+    other.kernel("broken", "fn broken( {", info([], []));
+    await assert.rejects(other.ready(), { code: "webgpu_unavailable", message: /kernel broken/ });
+    other.destroy();
+  });
+
+  test("a lost device is device_lost for everyone, and a new one can be opened", async () => {
+    let lost: unknown;
+    let device: GPUDevice | undefined;
+    const spy: GPU = new Proxy(dawn, {
+      get: (target, key) =>
+        key === "requestAdapter"
+          ? async () => {
+              const adapter = await target.requestAdapter();
+              return new Proxy(adapter ?? {}, {
+                get: (inner, name) =>
+                  name === "requestDevice"
+                    ? async (descriptor: GPUDeviceDescriptor) => (device = await (inner as GPUAdapter).requestDevice(descriptor))
+                    : (Reflect.get(inner, name, inner) as unknown),
+              });
+            }
+          : (Reflect.get(target, key, target) as unknown),
+    });
+    const other = await Gpu.open(spy, { onLost: (error) => (lost = error) });
+    const buffer = other.alloc(16);
+    const reading = other.read(buffer, 0, new Uint8Array(16));
+    device?.destroy();
+    await assert.rejects(reading, { code: "device_lost" });
+    assert.equal((lost as { code: string }).code, "device_lost");
+    await assert.rejects(other.idle(), { code: "device_lost" });
+    const next = await Gpu.open(dawn);
+    await next.idle();
+    next.destroy();
+  });
+});
+
+test("without WebGPU the error says what to do", async () => {
+  await assert.rejects(Gpu.open(undefined), { code: "webgpu_unavailable", hint: /WebGPU/ });
+});

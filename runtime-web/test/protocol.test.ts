@@ -1,0 +1,225 @@
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import { Connection } from "../src/connection.js";
+import { createRemoteEngine } from "../src/client.js";
+import { WebcompileError } from "../src/errors.js";
+import { serve } from "../src/host.js";
+import type { LoadHost } from "../src/load.js";
+import type { ChatCompletionChunk, ChatCompletionRequest } from "../src/openai/types.js";
+import type { Engine, EngineOptions } from "../src/types.js";
+import { toyEngine, ToyModel, toyTokenizer } from "./toy.js";
+
+/** A page's engine over a real MessageChannel to a host with a toy model. */
+async function connect(model: ToyModel, options: Partial<EngineOptions> = {}): Promise<{ engine: Engine; host: LoadHost }> {
+  const channel = new MessageChannel();
+  let host: LoadHost | undefined;
+  const stop = serve(channel.port2, {
+    load: async (params, given) => {
+      assert.equal(params.artifact, "https://example.invalid/model/");
+      host = given;
+      given.onProgress({ stage: "download", loaded: 1, total: 2, fromCache: false, text: "half" });
+      return Promise.resolve(toyEngine(model));
+    },
+  });
+  const end = (): void => {
+    stop();
+    channel.port1.close();
+  };
+  const engine = await createRemoteEngine(
+    { artifact: "https://example.invalid/model", ...options },
+    { port: channel.port1, onCrash: () => undefined, end },
+  );
+  assert.ok(host);
+  return { engine, host };
+}
+
+const ask = (content: string): { messages: [{ role: "user"; content: string }]; temperature: 0 } => ({
+  messages: [{ role: "user", content }],
+  temperature: 0,
+});
+
+describe("chat completions across threads", () => {
+  test("a whole answer has OpenAI's shape", async () => {
+    const { engine } = await connect(new ToyModel("hello"));
+    const answer = await engine.chat.completions.create(ask("hi"));
+    assert.match(answer.id, /^chatcmpl-[0-9a-f]{24}$/);
+    assert.ok(Math.abs(answer.created - Date.now() / 1000) < 60, "created is in seconds");
+    const { id: _id, created: _created, ...rest } = answer;
+    assert.deepEqual(rest, {
+      object: "chat.completion",
+      model: "toy-1",
+      choices: [
+        { index: 0, message: { role: "assistant", content: "hello", refusal: null }, logprobs: null, finish_reason: "stop" },
+      ],
+      usage: { prompt_tokens: 20, completion_tokens: 2, total_tokens: 22, prompt_tokens_details: { cached_tokens: 0 } },
+    });
+    await engine.unload();
+  });
+
+  test("a stream: role, text, finish reason, usage", async () => {
+    const { engine } = await connect(new ToyModel("hello you"));
+    const chunks: ChatCompletionChunk[] = [];
+    const stream = await engine.chat.completions.create({ ...ask("hi"), stream: true, stream_options: { include_usage: true } });
+    for await (const chunk of stream) chunks.push(chunk);
+    assert.ok(chunks.every((chunk) => chunk.object === "chat.completion.chunk" && chunk.id === chunks[0]?.id));
+    assert.deepEqual(chunks[0]?.choices[0]?.delta, { role: "assistant", content: "" });
+    assert.equal(chunks.map((chunk) => chunk.choices[0]?.delta.content ?? "").join(""), "hello you");
+    assert.deepEqual(chunks.at(-2)?.choices, [{ index: 0, delta: {}, logprobs: null, finish_reason: "stop" }]);
+    assert.deepEqual(chunks.at(-1)?.choices, []);
+    assert.equal(chunks.at(-1)?.usage?.total_tokens, chunks.at(-1)?.usage?.prompt_tokens === 20 ? 26 : -1);
+    assert.ok(chunks.slice(0, -1).every((chunk) => chunk.usage === null));
+    await engine.unload();
+  });
+
+  test("without include_usage no chunk has usage", async () => {
+    const { engine } = await connect(new ToyModel("a"));
+    for await (const chunk of await engine.chat.completions.create({ ...ask("hi"), stream: true })) assert.ok(!("usage" in chunk));
+    await engine.unload();
+  });
+
+  test("parameters: max_tokens by both names, stop, text parts, neutral values", async () => {
+    const { engine } = await connect(new ToyModel("hello there"));
+    const create = async (more: object): Promise<string> =>
+      (await engine.chat.completions.create({ ...ask("hi"), ...more } as ChatCompletionRequest)).choices[0].message.content;
+    assert.equal(await create({ max_tokens: 2 }), "hello ");
+    assert.equal(await create({ max_completion_tokens: 1 }), "hello");
+    assert.equal(await create({ stop: ["the"] }), "hello ");
+    assert.equal(await create({ n: 1, seed: null, frequency_penalty: 0, response_format: { type: "text" } }), "hello there");
+    const messages = [{ role: "user", content: [{ type: "text", text: "a" }, { type: "text", text: "b" }] }];
+    assert.equal(await create({ messages }), "hello there");
+    await engine.unload();
+  });
+
+  test("what is not supported is refused by name, before anything runs", async () => {
+    const model = new ToyModel("hello");
+    const { engine } = await connect(model);
+    const cases: [object, RegExp][] = [
+      [{ n: 2 }, /request\.n must be one of 1, got 2/],
+      [{ tools: [] }, /unknown fields: tools/],
+      [{ top_k: 1, foo: 2 }, /unknown fields: top_k, foo/],
+      [{ temperature: 3 }, /request\.temperature/],
+      [{ top_p: "1" }, /request\.top_p/],
+      [{ frequency_penalty: 0.5 }, /frequency_penalty/],
+      [{ response_format: { type: "json_object" } }, /response_format\.type/],
+      [{ max_tokens: 1, max_completion_tokens: 1 }, /both/],
+      [{ stream_options: { include_usage: true } }, /stream_options/],
+      [{ messages: [] }, /messages is empty/],
+      [{ messages: [{ role: "robot", content: "" }] }, /messages\[0\]\.role/],
+      [{ messages: [{ role: "user", content: [{ type: "image_url", image_url: "x" }] }] }, /messages\[0\]\.content\[0\]/],
+      [{ messages: [{ role: "user" }] }, /messages\[0\]\.content must be a string, got nothing/],
+    ];
+    for (const [more, message] of cases) {
+      for (const stream of [false, true]) {
+        if (stream && "stream_options" in more) continue;
+        const request = { ...ask("hi"), stream, ...more } as ChatCompletionRequest;
+        await assert.rejects(engine.chat.completions.create(request), { name: "WebcompileError", code: "request_invalid", message });
+      }
+    }
+    assert.equal(model.runs.length, 0);
+    await engine.unload();
+  });
+});
+
+describe("cancelling", () => {
+  const endless = { ...ask("hi"), ignore_eos: true, stream: true } as const;
+
+  test("leaving a loop frees the engine for the next request", async () => {
+    const { engine } = await connect(new ToyModel("hello"));
+    let pieces = 0;
+    for await (const _chunk of await engine.chat.completions.create(endless)) if (++pieces === 5) break;
+    for await (const _step of engine.generate({ prompt: "\n", temperature: 0, ignoreEos: true })) break;
+    const answer = await engine.chat.completions.create(ask("hi"));
+    assert.equal(answer.choices[0].message.content, "hello");
+    await engine.unload();
+  });
+
+  test("a signal rejects the reader, who has what came before", async () => {
+    const { engine } = await connect(new ToyModel("hello"));
+    const controller = new AbortController();
+    const stream = await engine.chat.completions.create(endless, { signal: controller.signal });
+    let pieces = 0;
+    await assert.rejects(
+      async () => {
+        for await (const _chunk of stream) if (++pieces === 3) controller.abort();
+      },
+      { code: "aborted" },
+    );
+    assert.ok(pieces >= 3);
+    const again = { signal: AbortSignal.abort() };
+    await assert.rejects(engine.chat.completions.create(ask("hi"), again), { code: "aborted" });
+    assert.equal((await engine.chat.completions.create(ask("hi"))).choices[0].message.content, "hello");
+    await engine.unload();
+  });
+
+  test("one of several", async () => {
+    const { engine } = await connect(new ToyModel("hello"));
+    const controller = new AbortController();
+    const cancelled = engine.chat.completions.create({ ...ask("a"), ignore_eos: true }, { signal: controller.signal });
+    const others = [engine.chat.completions.create(ask("b")), engine.chat.completions.create(ask("c"))];
+    setTimeout(() => { controller.abort(); }, 5);
+    await assert.rejects(cancelled, { code: "aborted" });
+    assert.deepEqual((await Promise.all(others)).map((answer) => answer.choices[0].message.content), ["hello", "hello"]);
+    await engine.unload();
+  });
+});
+
+describe("errors and events", () => {
+  test("errors keep code, message and hint", async () => {
+    const model = new ToyModel("hello");
+    const { engine } = await connect(model);
+    model.failure = new WebcompileError("out_of_memory", "no room", "make some");
+    await assert.rejects(engine.forward([1]), { name: "WebcompileError", code: "out_of_memory", message: "no room", hint: "make some" });
+    model.failure = new RangeError("odd");
+    await assert.rejects(engine.forward([1]), { code: "internal", message: "RangeError: odd" });
+    await engine.unload();
+  });
+
+  test("progress, warnings and loss reach the page", async () => {
+    const seen: string[] = [];
+    const { engine, host } = await connect(new ToyModel("hello"), {
+      onProgress: (progress) => seen.push(progress.text),
+      onWarning: (warning) => seen.push(warning.code),
+    });
+    host.onWarning(new WebcompileError("storage_full", "full"));
+    host.onLost(new WebcompileError("device_lost", "gone"));
+    assert.equal((await engine.lost).code, "device_lost");
+    assert.deepEqual(seen, ["half", "storage_full"]);
+    await assert.rejects(engine.forward([1]), { code: "device_lost" });
+    await engine.unload();
+  });
+
+  test("unloading rejects what is pending", async () => {
+    const { engine } = await connect(new ToyModel("hello"));
+    const waiting = engine.chat.completions.create({ ...ask("a"), ignore_eos: true });
+    const stream = engine.generate({ prompt: "\n", ignoreEos: true })[Symbol.asyncIterator]().next();
+    await Promise.all([
+      assert.rejects(waiting, { code: "engine_closed" }),
+      assert.rejects(stream, { code: "engine_closed" }),
+      engine.unload(),
+    ]);
+    await assert.rejects(engine.stats(), { code: "engine_closed" });
+  });
+
+  test("a crash of the worker rejects all calls", async () => {
+    const channel = new MessageChannel();
+    const events = { onWarning: () => undefined, onLost: () => undefined };
+    const connection = new Connection(channel.port1, events);
+    const call = connection.call("stats", null);
+    connection.close(new WebcompileError("internal", "crashed"));
+    await assert.rejects(call, { message: "crashed" });
+    await assert.rejects(connection.call("stats", null), { message: "crashed" });
+    channel.port1.close();
+  });
+});
+
+test("tokens, logits and statistics cross as they are", async () => {
+  const { engine } = await connect(new ToyModel("hello"));
+  const ids = await engine.tokenize("hello you");
+  assert.deepEqual(ids, toyTokenizer.encode("hello you", { addSpecialTokens: false }));
+  assert.equal(await engine.detokenize(ids), "hello you");
+  const logits = await engine.forward(ids);
+  assert.ok(logits instanceof Float32Array && logits.length > 256);
+  assert.equal((await engine.stats()).contextUsed, ids.length);
+  assert.equal(engine.info.model.name, "toy-1");
+  await engine.unload();
+});

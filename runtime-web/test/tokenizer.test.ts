@@ -1,0 +1,82 @@
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import { Tokenizer as HubTokenizer } from "@huggingface/tokenizers";
+import { Detokenizer } from "../src/detokenizer.js";
+import { Tokenizer } from "../src/tokenizer.js";
+import { byteLevelTokenizer, metaspaceTokenizer } from "./tokenizers.js";
+
+const TEXT = "hello wörld, 你好 👩‍🚀 \u{1f600}\ufffd end\n\tx";
+
+describe("byte-level tokenizer", () => {
+  const { tokenizer: json, config, endId, toolId } = byteLevelTokenizer();
+  const tokenizer = new Tokenizer(json, config);
+
+  test("text survives encoding and decoding", () => {
+    const ids = tokenizer.encode(TEXT, { addSpecialTokens: false });
+    assert.ok(ids.length < new TextEncoder().encode(TEXT).length, "merges were used");
+    assert.equal(tokenizer.decode(ids), TEXT);
+  });
+
+  test("token by token, no character comes out before it is complete", () => {
+    const detokenizer = new Detokenizer(tokenizer);
+    const pieces = tokenizer.encode(TEXT.replace("\ufffd", ""), { addSpecialTokens: false }).map((id) => detokenizer.push(id));
+    assert.ok(pieces.every((piece) => !piece.includes("\ufffd")));
+    assert.equal(pieces.join("") + detokenizer.flush(), TEXT.replace("\ufffd", ""));
+  });
+
+  test("a real U+FFFD neither stalls nor gets lost", () => {
+    const detokenizer = new Detokenizer(tokenizer);
+    const pieces = tokenizer.encode("\ufffd\ufffda", { addSpecialTokens: false }).map((id) => detokenizer.push(id));
+    assert.deepEqual(pieces.filter((piece) => piece !== ""), ["\ufffd", "\ufffd", "a"]);
+  });
+
+  test("an incomplete character at the end becomes U+FFFD on flush only", () => {
+    const detokenizer = new Detokenizer(tokenizer);
+    const [first = 0] = tokenizer.encode("é", { addSpecialTokens: false });
+    assert.equal(detokenizer.push(first), "");
+    assert.equal(detokenizer.flush(), "\ufffd");
+  });
+
+  test("special tokens have no text, added ones have theirs", () => {
+    const ids = tokenizer.encode("a<tool>b<|end|>", { addSpecialTokens: false });
+    assert.deepEqual(ids.slice(-1), [endId]);
+    assert.ok(ids.includes(toolId));
+    assert.equal(tokenizer.decode(ids), "a<tool>b");
+    assert.equal(tokenizer.decode([999_999]), "");
+  });
+
+  test("agrees with the reference decoder on random tokens", () => {
+    const reference = new HubTokenizer(json, config);
+    let state = 1;
+    for (let round = 0; round < 50; round++) {
+      const ids = Array.from({ length: 30 }, () => (state = (state * 48271) % 2147483647) % endId);
+      assert.equal(tokenizer.decode(ids), reference.decode(ids, { skip_special_tokens: true, clean_up_tokenization_spaces: false }));
+    }
+  });
+});
+
+describe("metaspace tokenizer", () => {
+  const { tokenizer: json, config } = metaspaceTokenizer();
+  const tokenizer = new Tokenizer(json, config);
+
+  test("text survives, the space that the tokenizer puts first does not show", () => {
+    const ids = tokenizer.encode("ab a é b", { addSpecialTokens: false });
+    assert.equal(tokenizer.decode(ids), "ab a é b");
+    assert.equal(tokenizer.decode(ids), new HubTokenizer(json, config).decode(ids, { skip_special_tokens: true }));
+  });
+
+  test("special tokens are added only when asked for", () => {
+    const plain = tokenizer.encode("ab", { addSpecialTokens: false });
+    assert.deepEqual(tokenizer.encode("ab", { addSpecialTokens: true }), [1, ...plain]);
+  });
+
+  test("bytes of a character wait for each other", () => {
+    const detokenizer = new Detokenizer(tokenizer);
+    const pieces = tokenizer.encode("a你", { addSpecialTokens: false }).map((id) => detokenizer.push(id));
+    assert.deepEqual(pieces, ["a", "", "", "你"]);
+  });
+});
+
+test("a broken tokenizer.json is an error that says so", () => {
+  assert.throws(() => new Tokenizer({ model: { type: "Nonsense" } }, {}), { code: "artifact_invalid", message: /tokenizer\.json/ });
+});

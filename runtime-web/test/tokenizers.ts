@@ -1,0 +1,74 @@
+/** Small tokenizers of the two kinds that models have. */
+
+/** GPT-2's kind: one token per byte and a few merges, `<|end|>` special, `<tool>` added but not special. */
+export function byteLevelTokenizer(): { tokenizer: object; config: object; endId: number; toolId: number } {
+  const chars: string[] = [];
+  let next = 0x100;
+  for (let byte = 0; byte < 256; byte++) {
+    const printable = (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) || byte >= 0xae;
+    chars.push(String.fromCodePoint(printable ? byte : next++));
+  }
+  const merges = ["h e", "l l", "he ll", "hell o", "Ġ w", "ð Ł"];
+  const words = [...chars, ...merges.map((merge) => merge.replace(" ", ""))];
+  const vocab = Object.fromEntries(words.map((word, id) => [word, id]));
+  const endId = words.length;
+  const toolId = endId + 1;
+  const added = { single_word: false, lstrip: false, rstrip: false, normalized: false };
+  const tokenizer = {
+    version: "1.0",
+    added_tokens: [
+      { id: endId, content: "<|end|>", special: true, ...added },
+      { id: toolId, content: "<tool>", special: false, ...added },
+    ],
+    normalizer: null,
+    pre_tokenizer: { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true },
+    post_processor: { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true },
+    decoder: { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true },
+    model: { type: "BPE", dropout: null, unk_token: null, fuse_unk: false, byte_fallback: false, vocab, merges },
+  };
+  return { tokenizer, config: { eos_token: "<|end|>", bos_token: { content: "<|begin|>" } }, endId, toolId };
+}
+
+/** Llama 2's kind: `▁` for spaces, bytes as `<0xE2>`. */
+export function metaspaceTokenizer(): { tokenizer: object; config: object } {
+  const bytes = Array.from({ length: 256 }, (_, byte) => `<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`);
+  const words = ["<unk>", "<s>", "</s>", ...bytes, "▁", "a", "b", "▁a", "▁b", "ab", "▁ab"];
+  const special = { special: true, single_word: false, lstrip: false, rstrip: false, normalized: false };
+  const tokenizer = {
+    version: "1.0",
+    added_tokens: ["<unk>", "<s>", "</s>"].map((content, id) => ({ id, content, ...special })),
+    normalizer: {
+      type: "Sequence",
+      normalizers: [
+        { type: "Prepend", prepend: "▁" },
+        { type: "Replace", pattern: { String: " " }, content: "▁" },
+      ],
+    },
+    pre_tokenizer: null,
+    post_processor: {
+      type: "TemplateProcessing",
+      single: [{ SpecialToken: { id: "<s>", type_id: 0 } }, { Sequence: { id: "A", type_id: 0 } }],
+      pair: [],
+      special_tokens: { "<s>": { id: "<s>", ids: [1], tokens: ["<s>"] } },
+    },
+    decoder: {
+      type: "Sequence",
+      decoders: [
+        { type: "Replace", pattern: { String: "▁" }, content: " " },
+        { type: "ByteFallback" },
+        { type: "Fuse" },
+        { type: "Strip", content: " ", start: 1, stop: 0 },
+      ],
+    },
+    model: {
+      type: "BPE",
+      dropout: null,
+      unk_token: "<unk>",
+      fuse_unk: true,
+      byte_fallback: true,
+      vocab: Object.fromEntries(words.map((word, id) => [word, id])),
+      merges: ["▁ a", "▁ b", "a b", "▁a b"],
+    },
+  };
+  return { tokenizer, config: { bos_token: "<s>", eos_token: "</s>" } };
+}

@@ -1,0 +1,103 @@
+/** A model without a GPU: its next token is a function of the tokens in its cache. */
+
+import { EngineCore, type EngineModel } from "../src/engine.js";
+import type { Manifest } from "../src/generated/contracts.js";
+import { ChatTemplate } from "../src/template.js";
+import { Tokenizer } from "../src/tokenizer.js";
+import { byteLevelTokenizer } from "./tokenizers.js";
+
+const { tokenizer: tokenizerJson, config, endId } = byteLevelTokenizer();
+export const toyTokenizer = new Tokenizer(tokenizerJson, config);
+export const END = endId;
+
+/** What the model was asked to do. */
+export interface Run {
+  readonly tokens: readonly number[];
+  readonly position: number;
+}
+
+/** A toy model that says `answer` after the last newline of the prompt, over and over if it is to ignore ends. */
+export class ToyModel implements EngineModel {
+  readonly contextTokens: number;
+  readonly vocabSize = endId + 2;
+  readonly kvCacheBytes = 0;
+  readonly variant = { name: "toy" };
+  hostMs = 0;
+  readonly runs: Run[] = [];
+  /** Tokens at their positions, as a KV cache would have them. */
+  readonly cache: number[] = [];
+  isDestroyed = false;
+  /** Rejects the next pass. */
+  failure: Error | undefined;
+  readonly #answer: number[];
+  readonly gpu = {
+    adapter: {
+      vendor: "toy",
+      architecture: "",
+      device: "",
+      description: "",
+      isFallback: true,
+      features: [],
+      limits: {
+        maxBufferSize: 0,
+        maxStorageBufferBindingSize: 0,
+        maxStorageBuffersPerShaderStage: 0,
+        maxComputeWorkgroupStorageSize: 0,
+        maxComputeInvocationsPerWorkgroup: 0,
+      },
+    },
+    counters: { dispatches: 0, submits: 0, bytesWritten: 0, bytesRead: 0, pipelines: 0, bindGroups: 0, buffers: 0, bufferBytes: 0 },
+  };
+
+  constructor(answer: string, contextTokens = 4096) {
+    this.contextTokens = contextTokens;
+    this.#answer = [...toyTokenizer.encode(answer, { addSpecialTokens: false }), END];
+  }
+
+  async run(tokens: readonly number[], position: number, logits?: Float32Array): Promise<void> {
+    this.runs.push({ tokens: [...tokens], position });
+    this.gpu.counters.dispatches += 3;
+    this.gpu.counters.submits += 1;
+    await new Promise((resolve) => setImmediate(resolve));
+    const failure = this.failure;
+    this.failure = undefined;
+    if (failure !== undefined) throw failure;
+    if (position > this.cache.length) throw new Error(`a gap before position ${position}`);
+    this.cache.splice(position, Infinity, ...tokens);
+    if (logits === undefined) return;
+    const newline = this.cache.lastIndexOf(toyTokenizer.encode("\n", { addSpecialTokens: false })[0] ?? -1);
+    const said = this.cache.length - 1 - newline;
+    logits.fill(0);
+    logits[this.#answer[said % this.#answer.length] ?? END] = 100;
+  }
+
+  destroy(): void {
+    this.isDestroyed = true;
+  }
+}
+
+export const TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:{{ '\n' }}";
+
+/** An engine over a toy model. */
+export function toyEngine(model: ToyModel, template: string | undefined = TEMPLATE): EngineCore {
+  const manifest: Manifest = {
+    format: "webcompile-artifact",
+    abi_version: 1,
+    generator: "test",
+    model: {
+      name: "toy-1",
+      architecture: "toy",
+      quantization: "q0f32",
+      vocab_size: model.vocabSize,
+      max_context_tokens: 4096,
+      prefill_chunk_tokens: 16,
+      num_parameters: 0,
+    },
+    tokenizer: { tokenizer: "t", config: "c", chat_template: "", bos_token_id: null, eos_token_ids: [END] },
+    weights: { index: "tensor-cache.json", source: "", nbytes: 0, num_shards: 0 },
+    variants: [],
+    files: [],
+  };
+  const chatTemplate = template === "" ? undefined : new ChatTemplate(template, config);
+  return new EngineCore({ manifest, model, tokenizer: toyTokenizer, template: chatTemplate, loadMs: 1 });
+}
