@@ -52,7 +52,9 @@ def sample(logits: npt.NDArray[np.float32], sampling: SamplingParams, step: int)
     weights = np.exp(scaled - scaled[best])
     order = np.argsort(-weights, kind="stable")
     cumulative = np.cumsum(weights[order])
-    kept = int(np.searchsorted(cumulative, sampling.top_p * cumulative[-1], side="left")) + 1
+    # Not cumulative[-1] and not sum(): both add in another order, and the last bit can decide.
+    total = np.cumsum(weights)[-1]
+    kept = int(np.searchsorted(cumulative, sampling.top_p * total, side="left")) + 1
     kept = min(kept, len(order))
     chosen = int(np.searchsorted(cumulative[:kept], uniform(sampling.seed, step) * cumulative[kept - 1], side="right"))
     return int(order[min(chosen, kept - 1)])

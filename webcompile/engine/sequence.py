@@ -33,7 +33,7 @@ class SamplingParams:
             ("max_tokens", self.max_tokens is None or self.max_tokens >= 1, "at least 1"),
             ("temperature", 0 <= self.temperature <= 2, "between 0 and 2"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
-            ("seed", 0 <= self.seed < 2**64, "between 0 and 2^64 - 1"),
+            ("seed", -(2**63) <= self.seed < 2**64, "a 64-bit integer"),
             ("stop", all(self.stop) and len(self.stop) <= 16, "at most 16 non-empty strings"),
         ):
             if not holds:

@@ -1,0 +1,174 @@
+"""The engine's loop over a model of a few lines, whose tokens show any wrong page, position or copy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engine_artifact import CONTEXT_TOKENS, EOS, TinyRunner, next_token, reference, write_artifact
+from webcompile.engine import Engine, SamplingParams
+from webcompile.errors import WebcompileError
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    with Engine(write_artifact(tmp_path), make_runner=TinyRunner) as opened:
+        yield opened
+
+
+def runner(engine: Engine) -> TinyRunner:
+    assert isinstance(engine._runner, TinyRunner)
+    return engine._runner
+
+
+def greedy(count: int | None = None, **options: Any) -> SamplingParams:
+    return SamplingParams(max_tokens=count, temperature=0, **options)
+
+
+def says(engine: Engine, text: str) -> None:
+    """Makes the model say `text` and end, whatever the prompt of one token is."""
+    script = [*engine.tokenize(text), EOS]
+    runner(engine).override = lambda seen: script[len(seen) - 1]
+
+
+@pytest.mark.parametrize("length", [1, 3, 4, 6, 7, 13, 40])
+def test_answers_are_the_models(engine: Engine, length: int) -> None:
+    prompt = [(7 * i) % 250 for i in range(length)]
+    answer = engine.answer(prompt, greedy(10))
+    assert list(answer.token_ids) == reference(prompt, 10)
+    assert answer.finish_reason == "length"
+    assert answer.usage.total_tokens == length + 10
+    assert answer.timings.ttft_s > 0
+
+
+def test_requests_at_the_same_time_do_not_disturb_each_other(tmp_path: Path) -> None:
+    prompts = [[i] * (3 * i + 1) for i in range(1, 6)]
+    for cache_tokens in (CONTEXT_TOKENS, 4 * CONTEXT_TOKENS):
+        with Engine(write_artifact(tmp_path), make_runner=TinyRunner, cache_tokens=cache_tokens) as engine:
+            generations = [engine.generate(prompt, greedy(20)) for prompt in prompts]
+            # The last is read first: it drives the others along.
+            answers = [generation.wait() for generation in reversed(generations)]
+        assert [list(answer.token_ids) for answer in reversed(answers)] == [reference(prompt, 20) for prompt in prompts]
+
+
+def test_the_next_turn_computes_only_what_is_new(engine: Engine) -> None:
+    first = engine.answer([1, 2, 3, 4, 5], greedy(6))
+    computed = runner(engine).num_computed
+    prompt = [*first.prompt_ids, *first.token_ids, 9, 9]
+    second = engine.answer(prompt, greedy(1))
+    # All but the last token of the first answer, which was never put in.
+    assert second.usage.cached_prompt_tokens == 10
+    assert runner(engine).num_computed - computed == 3
+    assert list(second.token_ids) == reference(prompt, 1)
+
+
+def test_forward_ignores_the_cache_and_leaves_it_alone(engine: Engine) -> None:
+    prompt = [1, 2, 3, 4, 5, 6, 7]
+    engine.answer(prompt, greedy(1))
+    computed = runner(engine).num_computed
+    assert int(engine.forward(prompt).argmax()) == next_token(prompt)
+    assert runner(engine).num_computed - computed == len(prompt)
+    assert engine.answer([*prompt, 1], greedy(1)).usage.cached_prompt_tokens == 7
+
+
+def test_text_comes_in_pieces_and_an_end_token_has_none(engine: Engine) -> None:
+    says(engine, "Grüße")
+    pieces: list[str] = []
+    answer = engine.answer([0], greedy(), pieces.append)
+    assert pieces == ["G", "r", "ü", "ß", "e"]
+    assert (answer.text, answer.finish_reason, answer.token_ids[-1]) == ("Grüße", "stop", EOS)
+
+
+def test_ignore_eos_goes_on(engine: Engine) -> None:
+    runner(engine).override = lambda seen: EOS
+    assert engine.answer([1], greedy(5, ignore_eos=True)).token_ids == (EOS,) * 5
+    assert engine.answer([2], greedy(5)).token_ids == (EOS,)
+
+
+def test_stop_strings_end_the_answer(engine: Engine) -> None:
+    says(engine, "one two three")
+    pieces: list[str] = []
+    answer = engine.answer([0], greedy(stop=("two", "x")), pieces.append)
+    assert answer.text == "".join(pieces) == "one "
+    assert answer.finish_reason == "stop"
+    assert len(answer.token_ids) == len("one two")
+
+
+def test_what_looked_like_a_stop_string_is_given_out_at_the_end(engine: Engine) -> None:
+    says(engine, "a two")
+    assert engine.answer([0], greedy(stop=("two three",))).text == "a two"
+
+
+def test_an_answer_ends_at_the_context_window(engine: Engine) -> None:
+    answer = engine.answer([1, 2, 3], greedy(ignore_eos=True))
+    assert answer.usage.total_tokens == engine.max_context_tokens == CONTEXT_TOKENS
+    assert answer.finish_reason == "length"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "code"),
+    [([], "request_invalid"), ([257], "request_invalid"), ([-1], "request_invalid"), ([1] * 64, "context_overflow")],
+)
+def test_prompts_that_cannot_be(engine: Engine, prompt: list[int], code: str) -> None:
+    with pytest.raises(WebcompileError) as caught:
+        engine.answer(prompt, greedy(1))
+    assert caught.value.code == code
+
+
+def test_a_cancelled_request_raises_and_others_go_on(engine: Engine) -> None:
+    first, second = engine.generate([1, 2, 3], greedy(20)), engine.generate([4, 5], greedy(5))
+    next(first)
+    first.close()
+    assert list(second.wait().token_ids) == reference([4, 5], 5)
+    with pytest.raises(WebcompileError, match="aborted"):
+        first.wait()
+
+
+def test_a_failing_step_fails_its_request_only(engine: Engine) -> None:
+    def fail_on_seven(seen: list[int]) -> int:
+        if seen[0] == 7:
+            raise WebcompileError("device_lost", "gone")
+        return next_token(seen)
+
+    runner(engine).override = fail_on_seven
+    bad, good = engine.generate([7], greedy(5)), engine.generate([8], greedy(5))
+    assert list(good.wait().token_ids) == reference([8], 5)
+    with pytest.raises(WebcompileError, match="gone"):
+        bad.wait()
+
+
+def test_a_closed_engine_says_so(engine: Engine) -> None:
+    generation = engine.generate([1], greedy(5))
+    engine.close()
+    for call in (generation.wait, lambda: engine.answer([1]), lambda: engine.forward([1])):
+        with pytest.raises(WebcompileError, match=r"aborted|engine_closed"):
+            call()
+
+
+def test_chat_completions(engine: Engine) -> None:
+    messages = [{"role": "user", "content": "hi"}]
+    assert engine.apply_chat_template(messages) == engine.tokenize("^u:hi;")
+    completion = engine.chat.completions.create(messages=messages, max_tokens=4, temperature=0)
+    assert completion.object == "chat.completion"
+    assert completion.choices[0].finish_reason == "length"
+    assert completion.usage.completion_tokens == 4
+    chunks = list(engine.chat.completions.create(messages=messages, max_completion_tokens=4, temperature=0, stream=True))
+    assert "".join(chunk.choices[0].delta.content for chunk in chunks) == completion.choices[0].message.content
+    assert [chunk.choices[0].finish_reason for chunk in chunks][-1] == "length"
+    assert chunks[-1].usage is not None
+
+
+def test_chat_options_are_checked(engine: Engine) -> None:
+    with pytest.raises(WebcompileError, match="unknown option 'tempratur'"):
+        engine.chat.completions.create(messages=[], tempratur=1)
+
+
+def test_seeded_answers_do_not_depend_on_other_requests(engine: Engine) -> None:
+    sampling = SamplingParams(max_tokens=12, temperature=2, seed=5)
+    alone = engine.answer([3, 1], sampling).token_ids
+    others = [engine.generate([i], SamplingParams(max_tokens=12, temperature=2)) for i in range(3)]
+    assert engine.answer([3, 1], sampling).token_ids == alone
+    assert all(other.wait().usage.completion_tokens == 12 for other in others)

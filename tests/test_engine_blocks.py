@@ -1,0 +1,217 @@
+"""Pages and turns: nothing is lost, nothing is held twice, everyone gets a turn."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from webcompile.engine.block_manager import BlockManager
+from webcompile.engine.scheduler import Scheduler
+from webcompile.engine.sequence import SamplingParams, Sequence
+
+
+class Pages:
+    """A block manager over a cache that remembers which token was written where."""
+
+    def __init__(self, num_pages: int, page_tokens: int) -> None:
+        self.content = [[-1] * page_tokens for _ in range(num_pages)]
+        self.blocks = BlockManager(num_pages, page_tokens, self.copy)
+        self.page_tokens = page_tokens
+        self.num_copies = 0
+
+    def copy(self, source: int, target: int) -> None:
+        self.num_copies += 1
+        self.content[target] = list(self.content[source])
+
+    def compute(self, sequence: Sequence, num_tokens: int) -> None:
+        for position in range(sequence.num_cached_tokens, sequence.num_cached_tokens + num_tokens):
+            page, slot = divmod(position, self.page_tokens)
+            self.content[sequence.pages[page]][slot] = sequence.token_ids[position]
+        sequence.num_cached_tokens += num_tokens
+
+    def check(self, sequence: Sequence) -> None:
+        for position in range(sequence.num_cached_tokens):
+            page, slot = divmod(position, self.page_tokens)
+            assert self.content[sequence.pages[page]][slot] == sequence.token_ids[position]
+
+    def run(self, token_ids: list[int]) -> Sequence:
+        sequence = Sequence(token_ids, SamplingParams())
+        self.blocks.attach(sequence)
+        assert self.blocks.grow(sequence, len(token_ids))
+        self.compute(sequence, sequence.num_pending_tokens)
+        self.check(sequence)
+        return sequence
+
+
+def test_a_longer_prompt_starts_at_the_token_where_it_differs() -> None:
+    pages = Pages(8, 4)
+    pages.blocks.release(pages.run([1, 2, 3, 4, 5, 6]))
+    second = pages.run([1, 2, 3, 4, 5, 9, 9])
+    assert second.num_reused_tokens == 5
+    assert pages.num_copies == 1
+
+
+def test_the_last_token_is_always_computed() -> None:
+    pages = Pages(8, 4)
+    pages.blocks.release(pages.run([1, 2, 3, 4]))
+    assert pages.run([1, 2, 3, 4]).num_reused_tokens == 3
+
+
+def test_a_running_sequence_is_shared_too() -> None:
+    pages = Pages(8, 4)
+    first = pages.run(list(range(8)))
+    second = pages.run([*range(8), 99])
+    assert second.num_reused_tokens == 8
+    assert second.pages[:2] == first.pages
+    assert pages.num_copies == 0
+
+
+def test_retained_prefixes_give_way_oldest_first() -> None:
+    pages = Pages(4, 4)
+    for start in (10, 20, 30, 40, 50):
+        pages.blocks.release(pages.run([start, 1, 2, 3]))
+    assert pages.run([20, 1, 2, 3]).num_reused_tokens == 3
+    assert pages.run([10, 1, 2, 3]).num_reused_tokens == 0
+
+
+def test_growing_past_the_last_page_changes_nothing() -> None:
+    pages = Pages(2, 4)
+    sequence = pages.run([1] * 5)
+    assert not pages.blocks.grow(sequence, 9)
+    assert len(sequence.pages) == 2
+
+
+def test_released_without_retaining_is_forgotten() -> None:
+    pages = Pages(4, 4)
+    pages.blocks.release(pages.run([1, 2, 3]), retain=False)
+    assert pages.run([1, 2, 3]).num_reused_tokens == 0
+    pages.blocks.clear()
+
+
+ACTIONS = st.lists(
+    st.tuples(
+        st.sampled_from(["start", "extend", "end", "forget", "clear"]),
+        st.integers(0, 3),
+        st.lists(st.integers(0, 1), min_size=1, max_size=9),
+    ),
+    max_size=40,
+)
+
+
+@given(ACTIONS)
+def test_any_order_of_requests_keeps_every_sequence_intact(
+    actions: list[tuple[str, int, list[int]]],
+) -> None:
+    pages = Pages(6, 3)
+    running: list[Sequence] = []
+    for action, which, token_ids in actions:
+        if action == "start":
+            sequence = Sequence(token_ids, SamplingParams())
+            pages.blocks.attach(sequence)
+            running.append(sequence)
+            pages.check(sequence)
+            assert sequence.num_pending_tokens >= 1
+        elif action == "clear":
+            pages.blocks.clear()
+        elif running:
+            sequence = running[which % len(running)]
+            if action == "extend":
+                sequence.token_ids += token_ids
+                if pages.blocks.grow(sequence, len(sequence.token_ids)):
+                    pages.compute(sequence, sequence.num_pending_tokens)
+                else:
+                    del sequence.token_ids[-len(token_ids) :]
+            else:
+                running.remove(sequence)
+                pages.blocks.release(sequence, retain=action == "end")
+        for sequence in running:
+            pages.check(sequence)
+    for sequence in running:
+        pages.blocks.release(sequence)
+    pages.blocks.clear()
+    assert pages.blocks.num_available_pages == 6
+    assert sorted(pages.blocks._free) == list(range(6))
+
+
+def make(num_pages: int, max_sequences: int = 4) -> tuple[Pages, Scheduler]:
+    pages = Pages(num_pages, 4)
+    return pages, Scheduler(pages.blocks, 6, max_sequences)
+
+
+def serve(pages: Pages, scheduler: Scheduler, lengths: dict[int, int], limit: int = 500) -> list[int]:
+    """Runs until nothing is left: a sequence ends at its length. Ids in order of steps."""
+    order = []
+    for _ in range(limit):
+        step = scheduler.schedule()
+        if step is None:
+            return order
+        order.append(step.sequence.id)
+        assert 1 <= step.num_tokens <= 6
+        pages.compute(step.sequence, step.num_tokens)
+        pages.check(step.sequence)
+        if not step.sequence.num_pending_tokens:
+            step.sequence.token_ids.append(step.sequence.id)
+            if len(step.sequence.token_ids) == lengths[step.sequence.id]:
+                scheduler.remove(step.sequence)
+    raise AssertionError("the scheduler does not come to an end")
+
+
+def test_a_long_prompt_is_cut_into_chunks() -> None:
+    pages, scheduler = make(8)
+    sequence = Sequence([7] * 14, SamplingParams())
+    scheduler.add(sequence)
+    for expected in (6, 6, 2):
+        step = scheduler.schedule()
+        assert step is not None
+        assert step.num_tokens == expected
+        pages.compute(sequence, step.num_tokens)
+
+
+def test_turns_alternate_between_a_long_prompt_and_a_short_answer() -> None:
+    pages, scheduler = make(16)
+    long, short = Sequence([1] * 24, SamplingParams()), Sequence([2] * 2, SamplingParams())
+    scheduler.add(long)
+    scheduler.add(short)
+    order = serve(pages, scheduler, {long.id: 26, short.id: 6})
+    assert order[:8] == [long.id, short.id] * 4
+
+
+def test_first_come_first_served() -> None:
+    pages, scheduler = make(8, max_sequences=1)
+    sequences = [Sequence([i, i], SamplingParams()) for i in range(3)]
+    for sequence in sequences:
+        scheduler.add(sequence)
+    order = serve(pages, scheduler, {sequence.id: 4 for sequence in sequences})
+    assert order == sorted(order)
+
+
+def test_a_waiting_request_can_be_removed() -> None:
+    _, scheduler = make(8)
+    sequence = Sequence([1], SamplingParams())
+    scheduler.add(sequence)
+    scheduler.remove(sequence)
+    assert scheduler.schedule() is None
+
+
+@given(st.lists(st.tuples(st.integers(1, 15), st.integers(1, 9)), min_size=1, max_size=6), st.integers(6, 12))
+def test_everyone_finishes_when_pages_are_short(requests: list[tuple[int, int]], num_pages: int) -> None:
+    pages, scheduler = make(num_pages)
+    lengths = {}
+    for prompt, answer in requests:
+        sequence = Sequence([5] * prompt, SamplingParams())
+        lengths[sequence.id] = prompt + answer
+        scheduler.add(sequence)
+    order = serve(pages, scheduler, lengths)
+    assert set(order) == set(lengths)
+
+
+@pytest.mark.parametrize("num_pages", [6, 7])
+def test_the_youngest_gives_way(num_pages: int) -> None:
+    pages, scheduler = make(num_pages)
+    old, young = Sequence([1] * 8, SamplingParams()), Sequence([2] * 8, SamplingParams())
+    scheduler.add(old)
+    scheduler.add(young)
+    order = serve(pages, scheduler, {old.id: 22, young.id: 22})
+    assert order.index(young.id) < len(order) - 1 - order[::-1].index(old.id), "both ran before one gave way"
+    assert order[-1] == young.id

@@ -1,0 +1,66 @@
+"""Who may import whom. The direction is the way of a model, from the command line down; there is no way back."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "webcompile"
+
+COMMON = {"contracts", "errors", "config", "manifest", "progress", "assets", "__version__"}
+"""Everyone may import these."""
+
+ALLOWED: dict[str, set[str]] = {
+    "__init__": set(),
+    "__main__": {"cli"},
+    "cli": {"build", "engine", "serve", "browser"},
+    "browser": {"engine", "serve"},
+    "serve": {"engine"},
+    "engine": {"weights"},
+    "build": {"hub", "models", "nn", "quantize", "weights", "pipeline", "targets", "link"},
+    "models": {"nn"},
+    "nn": {"kernels", "quantize"},
+    "pipeline": {"passes"},
+    "targets": {"kernels"},
+    "hub": {"weights"},
+    "assets": {"link"},
+    # The leaves.
+    **{part: set() for part in ("contracts", "errors", "config", "manifest", "progress")},
+    **{part: set() for part in ("kernels", "passes", "quantize", "weights", "link")},
+}
+
+
+def imported_parts(source: str) -> Iterator[str]:
+    """First-level parts of webcompile that a module imports, anywhere in it."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide where they lead"
+            module = node.module or ""
+            names = [f"{module}.{alias.name}" for alias in node.names] if module == "webcompile" else [module]
+        else:
+            continue
+        yield from (name.split(".")[1] for name in names if name.startswith("webcompile."))
+
+
+@pytest.mark.parametrize("part", sorted({path.relative_to(PACKAGE).parts[0] for path in PACKAGE.rglob("*.py")}))
+def test_imports_follow_the_direction(part: str) -> None:
+    name = part.removesuffix(".py")
+    assert name in ALLOWED, f"say in ALLOWED what {name} may import"
+    path = PACKAGE / part
+    for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
+        wrong = set(imported_parts(file.read_text())) - COMMON - ALLOWED[name] - {name}
+        assert not wrong, f"{file.relative_to(PACKAGE)} imports {', '.join(sorted(wrong))}"
+
+
+@pytest.mark.parametrize("part", ["engine", "serve", "browser"])
+def test_what_runs_artifacts_never_reaches_the_compiler(part: str) -> None:
+    reached, new = set(), {part}
+    while new:
+        reached |= new
+        new = set().union(*(ALLOWED[name] for name in new)) - reached
+    assert not reached & {"models", "passes", "nn", "kernels", "build", "pipeline"}
