@@ -101,12 +101,14 @@ export class Runtime {
   }
 
   link(model) {
-    const { memorySize, memoryAlignment, tableSize } = memoryInfo(model);
+    const { memorySize, memoryAlignment, tableSize, tableAlignment } = memoryInfo(model);
     const memory = this.exports.wc_alloc(memorySize + memoryAlignment) >>> 0;
     const memoryBase = Math.ceil(memory / memoryAlignment) * memoryAlignment;
     new Uint8Array(this.exports.memory.buffer, memoryBase, memorySize).fill(0xee); // the model must not rely on zeros
     const table = this.exports.__indirect_function_table;
-    const tableBase = table.grow(tableSize);
+    const tableBase = Math.ceil(table.length / tableAlignment) * tableAlignment;
+    table.grow(tableBase + tableSize - table.length);
+    Object.assign(this, { memoryBase, memorySize });
     const constant = (value) => new WebAssembly.Global({ value: 'i32', mutable: false }, value);
     const env = { ...this.exports, __memory_base: constant(memoryBase), __table_base: constant(tableBase) };
     new WebAssembly.Instance(model, { env }).exports.__wasm_call_ctors();

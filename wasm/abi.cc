@@ -121,12 +121,13 @@ int wc_open(int device_type) {
     const DLDevice device = DeviceOf(device_type);
     const auto system_lib = ffi::Function::GetGlobalRequired("ffi.SystemLib");
     const auto library = system_lib(WC_SYSTEM_LIB_PREFIX).cast<ffi::Module>();
-    const auto* executable = library.as<VMExecutable>();
-    if (executable == nullptr) {
+    // Kinds of modules are told apart by name; to the FFI they are all of one type.
+    if (std::string(library->kind()) != "relax.VMExecutable") {
       TVM_FFI_THROW(RuntimeError) << "no model is linked: call a model's __wasm_call_ctors before wc_open";
     }
+    auto* executable = static_cast<VMExecutable*>(const_cast<ffi::ModuleObj*>(library.operator->()));
     auto machine = VirtualMachine::Create();
-    machine->LoadExecutable(ffi::GetObjectPtr<VMExecutable>(const_cast<VMExecutable*>(executable)));
+    machine->LoadExecutable(ffi::GetObjectPtr<VMExecutable>(executable));
     // The VM keeps shapes on the host, which it expects last. Pools let a steady run allocate nothing.
     std::vector<DLDevice> devices{device};
     if (device_type != kDLCPU) devices.push_back({kDLCPU, 0});
