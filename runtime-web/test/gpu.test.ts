@@ -110,7 +110,7 @@ describe("the GPU layer", { skip: skipWithoutGpu }, () => {
     const values = await read(a, size * 2);
     assert.ok(values.every((value) => value === 1));
     gpu.free(a);
-    assert.throws(() => launch(count, [a], [], 70_000, 1, 2), { code: "internal", message: /too large/ });
+    assert.throws(() => { launch(count, [a], [], 70_000, 1, 2); }, { code: "internal", message: /too large/ });
   });
 
   test("an empty grid is no dispatch", () => {
@@ -157,7 +157,7 @@ describe("the GPU layer", { skip: skipWithoutGpu }, () => {
     launch(count, [big], [], 1);
     gpu.free(big);
     assert.equal(gpu.counters.bufferBytes, before);
-    assert.throws(() => launch(count, [big], [], 1), { code: "internal", message: /no buffer/ });
+    assert.throws(() => { launch(count, [big], [], 1); }, { code: "internal", message: /no buffer/ });
     const again = gpu.alloc(size);
     launch(count, [again], [], 2);
     assert.deepEqual(await read(again, 2), [1, 1]);
