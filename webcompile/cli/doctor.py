@@ -99,13 +99,12 @@ def _compiler() -> Iterator[Check]:
             get = "Install the pinned apache-tvm wheel."
             yield Check("Compiler", f"TVM target {target}", built, "built in" if built else "", f"target {target}", get)
     list_targets = tvm.get_global_func("target.llvm_get_targets", allow_missing=True)
-    names = {str(name) for name in list_targets()} if list_targets else set()
     version = tvm.get_global_func("target.llvm_version_major", allow_missing=True)
-    shown = f"LLVM {version()}: " if version else ""
+    names = {str(name) for name in list_targets()} if list_targets else set()
+    held = [name for name in ("wasm32", "x86_64", "aarch64", "nvptx64", "amdgcn") if name in names]
+    found = f"LLVM {version()} with {', '.join(held)}" if version and held else ""
     get = "Install the pinned apache-tvm wheel."
-    yield Check(
-        "Compiler", "LLVM wasm32", "wasm32" in names, shown + ", ".join(sorted(names)), "the browser's host code", get
-    )
+    yield Check("Compiler", "LLVM for wasm32", "wasm32" in names, found, "the host code of web libraries", get)
 
 
 def _tools() -> Iterator[Check]:

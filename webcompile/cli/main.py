@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from webcompile import __version__
 from webcompile.errors import WebcompileError
 
 COMMANDS = {
@@ -30,26 +31,12 @@ DEFAULT_COMMAND = "compile"
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line `argv` (default: the process's) and returns the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("-h", "--help"):
-        print(_usage())
-        return 0 if words else 2
-    if words[0] == "--version":
-        from webcompile import __version__
-
-        print(f"webcompile {__version__}")
-        return 0
-    command = words.pop(0) if words[0] in COMMANDS else DEFAULT_COMMAND
-    # Only the command that runs is imported: some take seconds to load.
-    module = importlib.import_module(f"webcompile.cli.{command}")
-    parser = argparse.ArgumentParser(f"webcompile {command}", description=COMMANDS[command])
-    module.add_arguments(parser)
-    arguments = parser.parse_args(words)
     try:
-        status: int = module.run(arguments)
+        status = _run(words)
         sys.stdout.flush()
         return status
     except WebcompileError as error:
-        return _report(error, as_json=getattr(arguments, "json", False))
+        return _report(error, as_json="--json" in words)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -60,9 +47,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         traceback.print_exc()
         hint = "This is a bug in webcompile. Please report it with the lines above."
-        return _report(
-            WebcompileError("internal", f"{type(error).__name__}: {error}", hint), as_json=getattr(arguments, "json", False)
-        )
+        return _report(WebcompileError("internal", f"{type(error).__name__}: {error}", hint), as_json="--json" in words)
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(_usage(), file=sys.stdout if words else sys.stderr)
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(f"webcompile {__version__}")
+        return 0
+    command, rest = (words[0], words[1:]) if words[0] in COMMANDS else (DEFAULT_COMMAND, words)
+    # Only the command that runs is imported: some take seconds to load.
+    module = importlib.import_module(f"webcompile.cli.{command}")
+    parser = argparse.ArgumentParser(f"webcompile {command}", description=COMMANDS[command])
+    module.add_arguments(parser)
+    status: int = module.run(parser.parse_args(rest))
+    return status
 
 
 def _report(error: WebcompileError, *, as_json: bool) -> int:

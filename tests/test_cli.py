@@ -1,0 +1,217 @@
+"""The command line's contract: commands, exit codes, messages and JSON."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.engine_artifact import TinyRunner, write_artifact
+from webcompile.cli import bench, generate
+from webcompile.cli.main import COMMANDS, main
+from webcompile.engine import Answer, Timings, Usage
+from webcompile.errors import WebcompileError
+
+
+class Command(ModuleType):
+    """A command of the test's making."""
+
+    def __init__(self, name: str, action: Any) -> None:
+        super().__init__(f"webcompile.cli.{name}")
+        self.action = action
+        self.seen: list[argparse.Namespace] = []
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("words", nargs="*")
+        parser.add_argument("--json", action="store_true")
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        self.seen.append(arguments)
+        if isinstance(self.action, BaseException):
+            raise self.action
+        return int(self.action)
+
+
+def use(monkeypatch: pytest.MonkeyPatch, name: str, action: Any) -> Command:
+    command = Command(name, action)
+    monkeypatch.setitem(sys.modules, command.__name__, command)
+    return command
+
+
+def test_the_first_word_is_a_command_or_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_, bench_ = use(monkeypatch, "compile", 0), use(monkeypatch, "bench", 3)
+    assert main(["some/model", "--json"]) == 0
+    assert main(["compile", "bench"]) == 0
+    assert main(["bench", "folder"]) == 3
+    assert [arguments.words for arguments in compile_.seen] == [["some/model"], ["bench"]]
+    assert bench_.seen[0].words == ["folder"]
+
+
+def test_errors_say_what_and_how(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    use(monkeypatch, "compile", WebcompileError("model_invalid", "it is broken", "mend it"))
+    assert main(["model"]) == 1
+    assert capsys.readouterr() == ("", "error: it is broken [model_invalid]\n  mend it\n")
+
+
+def test_errors_as_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    use(monkeypatch, "bench", WebcompileError("model_invalid", "it is broken", "mend it"))
+    assert main(["bench", "--json"]) == 1
+    error = {"code": "model_invalid", "message": "it is broken", "hint": "mend it"}
+    assert json.loads(capsys.readouterr().out) == {"error": error}
+
+
+def test_a_bug_is_reported_as_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    use(monkeypatch, "compile", ZeroDivisionError("by zero"))
+    assert main(["model", "--json"]) == 1
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["error"]["code"] == "internal"
+    assert "Traceback" in captured.err
+    assert "ZeroDivisionError: by zero [internal]" in captured.err
+
+
+def test_an_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    use(monkeypatch, "compile", KeyboardInterrupt())
+    assert main(["model"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_wrong_usage_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["generate"])
+    assert caught.value.code == 2
+    assert main([]) == 2
+
+
+def test_help_lists_the_commands_and_each_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for name, summary in COMMANDS.items():
+        assert f"  {name}" in shown
+        assert summary in shown
+        with pytest.raises(SystemExit) as caught:
+            main([name, "--help"])
+        assert caught.value.code == 0
+
+
+def test_as_a_module() -> None:
+    command = [sys.executable, "-m", "webcompile", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.startswith("webcompile ")
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    command = f"{sys.executable} -m webcompile --help | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.fixture
+def artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr("webcompile.engine.model_runner.ModelRunner", TinyRunner)
+    return str(write_artifact(tmp_path / "artifact"))
+
+
+def test_generate_streams_text(artifact: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", artifact, "--device", "cpu", "--prompt", "abc", "--max-tokens", "5"]) == 0
+    assert capsys.readouterr().out.endswith("\n")
+
+
+def test_generate_json_has_the_whole_contract(artifact: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["generate", artifact, "--device", "cpu", "--prompt", "abc", "--max-tokens", "5", "--json"]
+    assert main(words) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert main(words) == 0
+    second = json.loads(capsys.readouterr().out)
+    assert first["token_ids"] == second["token_ids"], "greedy is the default"
+    assert len(first["token_ids"]) == 5
+    assert first["finish_reason"] == "length"
+    assert set(first["usage"]) == {"prompt_tokens", "completion_tokens", "total_tokens", "cached_prompt_tokens"}
+    assert set(first["timings"]) == {"load_s", "ttft_s", "prefill_tps", "decode_tps"}
+    assert set(first["device"]) == {
+        "kind",
+        "adapter",
+        "features",
+        "dispatches_per_token",
+        "submits_per_token",
+        "host_ms_per_token",
+        "pipelines",
+    }
+    assert {"webcompile", "tvm", "python", "browser", "commit"} <= set(first["versions"])
+
+
+def test_the_ways_to_give_a_prompt(
+    artifact: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def prompt_ids(*words: str) -> Any:
+        assert main(["generate", artifact, "--device", "cpu", "--max-tokens", "1", "--json", *words]) == 0
+        return json.loads(capsys.readouterr().out)["prompt_ids"]
+
+    messages, ids = tmp_path / "messages.json", tmp_path / "ids.json"
+    messages.write_text('[{"role": "user", "content": "hi"}]')
+    ids.write_text("[1, 2, 3]")
+    assert prompt_ids("--prompt-ids", str(ids)) == [1, 2, 3]
+    assert prompt_ids("--messages", str(messages)) == prompt_ids("--chat", "hi") == prompt_ids("--prompt", "^u:hi;")
+    monkeypatch.setattr("sys.stdin", io.StringIO("[4, 5]"))
+    assert prompt_ids("--prompt-ids", "-") == [4, 5]
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "message"),
+    [
+        ("messages", '{"role": "user"}', "expected a list of messages"),
+        ("messages", "[1]", "expected a list of messages"),
+        ("prompt_ids", '["1"]', "expected a list of token ids"),
+        ("prompt_ids", "[true]", "expected a list of token ids"),
+        ("prompt_ids", "[1,", "is not JSON"),
+        ("prompt_ids", None, "cannot be read"),
+    ],
+)
+def test_files_that_are_no_prompt(tmp_path: Path, option: str, text: str | None, message: str) -> None:
+    path = tmp_path / "prompt.json"
+    if text is not None:
+        path.write_text(text)
+    options = {"prompt": None, "chat": None, "messages": None, "prompt_ids": None, option: path}
+    with pytest.raises(WebcompileError, match=message) as caught:
+        generate.read_prompt(argparse.Namespace(**options))
+    assert caught.value.code == "request_invalid"
+
+
+def test_bench_reports_median_and_spread(artifact: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["bench", artifact, "--device", "cpu", "--prompt-tokens", "20", "--decode-tokens", "8", "--repeat", "3"]
+    assert main([*words, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    for name in ("ttft_s", "prefill_tps", "decode_tps"):
+        assert result[name]["min"] <= result[name]["median"] <= result[name]["max"]
+    assert result["cached_prompt_tokens"] == 0
+    assert result["first"]["ttft_s"] > 0
+    assert result["load_s"] > 0
+    assert main(words) == 0
+    assert "decode" in capsys.readouterr().out
+    assert main([*words, "--repeat", "0"]) == 1
+
+
+def test_bench_prompts_begin_differently() -> None:
+    prompts = bench.distinct_prompts([5, 6, 5, 7], 10, 3)
+    assert [len(prompt) for prompt in prompts] == [10] * 3
+    assert len({prompt[0] for prompt in prompts}) == 3
+
+
+def test_bench_summary_without_a_figure() -> None:
+    answer = Answer("", (1,), (2,), "length", Usage(1, 1, 2, 0), Timings(0.5, 2.0, None))
+    summary = bench.summarize([answer])
+    assert summary["decode_tps"] is None
+    assert summary["ttft_s"] == {"median": 0.5, "min": 0.5, "max": 0.5}
+
+
+def test_generate_needs_exactly_one_prompt() -> None:
+    parser = argparse.ArgumentParser()
+    generate.add_arguments(parser)
+    for words in (["folder"], ["folder", "--prompt", "a", "--chat", "b"]):
+        with pytest.raises(SystemExit):
+            parser.parse_args(words)
