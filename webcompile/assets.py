@@ -18,6 +18,7 @@ from types import ModuleType
 from webcompile.contracts import ABI_VERSION
 from webcompile.errors import WebcompileError
 from webcompile.link import build_runtime, wasm
+from webcompile.link.files import write_atomically
 
 fcntl: ModuleType | None
 try:
@@ -65,7 +66,7 @@ def runtime_wasm() -> Path:
         cached.parent.mkdir(parents=True, exist_ok=True)
         with _exclusive(cached.with_suffix(".lock")):
             if not _is_current(cached, source, compiler):
-                _write_atomically(cached, build_runtime.build_runtime())
+                write_atomically(cached, build_runtime.build_runtime())
         return cached
     except OSError as error:
         print(f"[runtime.wasm] cannot be cached: {error}", file=sys.stderr)
@@ -78,7 +79,8 @@ def install_runtime() -> Path:
     """Puts a current runtime.wasm into the package folder, for packaging."""
     found = runtime_wasm()
     if found != PACKAGED_RUNTIME:
-        _write_atomically(PACKAGED_RUNTIME, found.read_bytes())
+        PACKAGED_RUNTIME.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(PACKAGED_RUNTIME, found.read_bytes())
     return PACKAGED_RUNTIME
 
 
@@ -99,16 +101,6 @@ def _exclusive(lock: Path) -> Iterator[None]:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from webcompile.contracts import SYSTEM_LIB_PREFIX
 from webcompile.errors import WebcompileError
+from webcompile.link.files import write_atomically
 from webcompile.link.side_module import link_side_module
 
 
@@ -43,10 +43,5 @@ def link_model(executable: Any, runtime: Path, output: Path) -> int:
         WebcompileError: `link_failed`; an import that the runtime lacks is named.
     """
     module = link_side_module(export_objects(executable), runtime.read_bytes())
-    partial = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    try:
-        partial.write_bytes(module)
-        partial.replace(output)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomically(output, module)
     return len(module)

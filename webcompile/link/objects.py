@@ -29,6 +29,7 @@ FUNCTION_INDEX_LEB, TABLE_INDEX_I32, MEMORY_ADDR_I32, TYPE_INDEX_LEB, GLOBAL_IND
 MEMORY_ADDR_REL_SLEB, TABLE_INDEX_REL_SLEB, TABLE_NUMBER_LEB = 11, 12, 20
 """Relocation types R_WASM_*: those of position-independent wasm32 code and data."""
 
+_MAX_ALIGNMENT_LOG2 = 16
 _WITH_ADDEND = frozenset({3, 4, 5, 8, 9, 11, 14, 15, 16, 17, 21, 22, 23, 25})
 
 
@@ -169,8 +170,10 @@ def _read_linking(reader: Reader, result: ObjectFile) -> list[tuple[str, int]]:
             result.symbols = [_read_symbol(part, result) for _ in range(part.unsigned())]
         elif kind == _SEGMENT_INFO:
             for _ in range(part.unsigned()):
-                segment_infos.append((part.name(), 1 << part.unsigned()))
-                part.unsigned()
+                name, alignment_log2, _ = part.name(), part.unsigned(), part.unsigned()
+                if alignment_log2 > _MAX_ALIGNMENT_LOG2:
+                    raise malformed(f"the data segment {name} wants to be aligned to 2^{alignment_log2} bytes")
+                segment_infos.append((name, 1 << alignment_log2))
         elif kind == _INIT_FUNCTIONS:
             result.init_functions = [(part.unsigned(), part.unsigned()) for _ in range(part.unsigned())]
     return segment_infos

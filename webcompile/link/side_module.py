@@ -128,6 +128,8 @@ class _Linker:
         """Fills in the code, and notes for the start-up what only the loader's base addresses decide."""
         for owner, item in enumerate(self.inputs):
             for relocation in item.code_relocations:
+                if relocation.offset + 5 > len(item.code):
+                    raise malformed(f"a relocation at byte {relocation.offset} of {len(item.code)} bytes of code")
                 value = self.code_value(owner, item, relocation)
                 item.code[relocation.offset : relocation.offset + 5] = wasm.encode_padded(value)
             for relocation in item.data_relocations:
