@@ -1,48 +1,5 @@
-"""Fixtures that tests and end-to-end tests share: the demo model, compiled once per machine and kept by content."""
+"""Fixtures for all unit tests."""
 
-from __future__ import annotations
+from tests.demo import demo_artifact, demo_reference
 
-import functools
-import os
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
-import pytest
-
-from tests.reference import Reference, artifact_tensors
-from webcompile.build.artifact import build_artifact
-from webcompile.hub.source import resolve
-from webcompile.progress import SilentProgress
-
-CACHE = Path(os.environ.get("WEBCOMPILE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "webcompile").expanduser()
-
-
-@functools.cache
-def _demo_config() -> dict[str, Any]:
-    return resolve("demo", SilentProgress()).config
-
-
-@functools.cache
-def _demo_artifact(quantization: str) -> Path:
-    folder = CACHE / "tests" / f"demo-{quantization}"
-    for target in ("cpu", "webgpu"):
-        build_artifact("demo", target=target, quantization=quantization, output=folder, progress=SilentProgress())
-    return folder
-
-
-@functools.cache
-def _demo_reference(quantization: str) -> Reference:
-    return Reference(_demo_config(), artifact_tensors(_demo_artifact(quantization), _demo_config()))
-
-
-@pytest.fixture(scope="session")
-def demo_artifact() -> Callable[[str], Path]:
-    """Quantization → artifact folder of the demo model for cpu and webgpu. Builds only what has changed."""
-    return _demo_artifact
-
-
-@pytest.fixture(scope="session")
-def demo_reference() -> Callable[[str], Reference]:
-    """Quantization → the float32 reference with that artifact's weights."""
-    return _demo_reference
+__all__ = ["demo_artifact", "demo_reference"]

@@ -65,7 +65,9 @@ def artifact_tensors(folder: Path, config: dict[str, Any]) -> dict[str, np.ndarr
     return dequantize(TensorCache(folder, manifest.files), architecture(config), manifest.model.quantization, config)
 
 
-def dequantize(reader: WeightReader, built: Architecture, quantization: str, config: dict[str, Any]) -> dict[str, np.ndarray]:
+def dequantize(
+    reader: WeightReader, built: Architecture, quantization: str, config: dict[str, Any]
+) -> dict[str, np.ndarray]:
     """Undoes what the compiler does to weights: unpacks each matrix and splits what was stacked."""
     scheme, tensors = get_scheme(quantization), {}
     for name, source in built.weights.items():

@@ -28,13 +28,13 @@ def test_greedy_tokens_and_prefill_logits_equal_the_reference(
 
 
 def test_q0f32_holds_the_published_weights(demo_artifact: Callable[[str], Path]) -> None:
-    from tests.conftest import _demo_config
+    from tests.demo import demo_config
     from tests.reference import artifact_tensors
     from webcompile.hub.source import resolve
     from webcompile.progress import SilentProgress
 
     published = resolve("demo", SilentProgress()).weights
-    tensors = artifact_tensors(demo_artifact("q0f32"), _demo_config())
+    tensors = artifact_tensors(demo_artifact("q0f32"), demo_config())
     assert set(tensors) == set(published.infos) - {"lm_head.weight"}
     for name, tensor in tensors.items():
         assert np.array_equal(tensor, published.read(name)), name

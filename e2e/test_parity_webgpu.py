@@ -1,0 +1,40 @@
+"""The demo model on WebGPU in Chromium against transformers in float32, and against our own CPU build."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.reference import COMPLETION_TOKENS, PROMPTS, Reference
+from webcompile.browser.engine import BrowserEngine
+from webcompile.engine.engine import Engine
+from webcompile.engine.sequence import SamplingParams
+
+
+@pytest.mark.parametrize("quantization", ["q0f32", "q4f32_1", "q4f16_1"])
+def test_greedy_tokens_and_prefill_logits_equal_the_reference(
+    quantization: str, demo_artifact: Callable[[str], Path], demo_reference: Callable[[str], Reference]
+) -> None:
+    reference = demo_reference(quantization)
+    folder = demo_artifact(quantization)
+    greedy = SamplingParams(temperature=0, max_tokens=COMPLETION_TOKENS, ignore_eos=True)
+    with BrowserEngine(folder) as browser, Engine(folder, device="cpu") as native:
+        for prompt in PROMPTS:
+            token_ids = native.tokenize(prompt)
+            assert browser.tokenize(prompt) == token_ids
+            assert np.abs(browser.forward(token_ids) - reference.logits(token_ids)[-1]).max() < 2e-3
+            completion = list(browser.answer(token_ids, greedy).token_ids)
+            assert completion == reference.complete(token_ids)[0]
+            assert completion == list(native.answer(token_ids, greedy).token_ids)
+
+
+def test_seeded_sampling_is_the_same_on_both_devices(demo_artifact: Callable[[str], Path]) -> None:
+    folder = demo_artifact("q4f32_1")
+    sampling = SamplingParams(temperature=0.8, top_p=0.9, seed=7, max_tokens=16, ignore_eos=True)
+    with BrowserEngine(folder) as browser, Engine(folder, device="cpu") as native:
+        for prompt in PROMPTS[:2]:
+            token_ids = native.tokenize(prompt)
+            assert browser.answer(token_ids, sampling).token_ids == native.answer(token_ids, sampling).token_ids

@@ -1,0 +1,50 @@
+"""The demo model for tests and end-to-end tests: compiled once per machine, its reference loaded once per run."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.reference import Reference, artifact_tensors
+from webcompile.build.artifact import build_artifact
+from webcompile.hub.source import resolve
+from webcompile.progress import SilentProgress
+
+CACHE = Path(
+    os.environ.get("WEBCOMPILE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "webcompile"
+).expanduser()
+
+
+@functools.cache
+def demo_config() -> dict[str, Any]:
+    return resolve("demo", SilentProgress()).config
+
+
+@functools.cache
+def _demo_artifact(quantization: str) -> Path:
+    folder = CACHE / "tests" / f"demo-{quantization}"
+    for target in ("cpu", "webgpu"):
+        build_artifact("demo", target=target, quantization=quantization, output=folder, progress=SilentProgress())
+    return folder
+
+
+@functools.cache
+def _demo_reference(quantization: str) -> Reference:
+    return Reference(demo_config(), artifact_tensors(_demo_artifact(quantization), demo_config()))
+
+
+@pytest.fixture(scope="session")
+def demo_artifact() -> Callable[[str], Path]:
+    """Quantization → artifact folder of the demo model for cpu and webgpu. Builds only what has changed."""
+    return _demo_artifact
+
+
+@pytest.fixture(scope="session")
+def demo_reference() -> Callable[[str], Reference]:
+    """Quantization → the float32 reference with that artifact's weights."""
+    return _demo_reference
