@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,10 @@ from typing import Any
 import pytest
 
 from tests.reference import Reference, artifact_tensors
+from webcompile.assets import cache_folder
 from webcompile.build.artifact import build_artifact
 from webcompile.hub.source import resolve
 from webcompile.progress import SilentProgress
-
-CACHE = Path(
-    os.environ.get("WEBCOMPILE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "webcompile"
-).expanduser()
 
 
 @functools.cache
@@ -27,7 +23,7 @@ def demo_config() -> dict[str, Any]:
 
 @functools.cache
 def _demo_artifact(quantization: str) -> Path:
-    folder = CACHE / "tests" / f"demo-{quantization}"
+    folder = cache_folder() / "tests" / f"demo-{quantization}"
     for target in ("cpu", "webgpu"):
         build_artifact("demo", target=target, quantization=quantization, output=folder, progress=SilentProgress())
     return folder
