@@ -5,7 +5,7 @@ import { WebcompileError } from "./errors.js";
 import { MANIFEST_FILE, type FileEntry, type Manifest, type Variant } from "./generated/contracts.js";
 import { MAX_MANIFEST_BYTES, parseManifest, parseShards, type Shard } from "./manifest.js";
 
-/** Files downloaded at a time. */
+/** Files downloaded or in use at a time. */
 const CONCURRENCY = 4;
 
 /** What a device offers to variants. */
@@ -32,7 +32,7 @@ export class Artifact {
 
   /** Reads the manifest of a folder, whose URL ends with a slash. */
   static async open(folder: URL, downloader: Downloader): Promise<Artifact> {
-    const bytes = await downloader.small(new URL(MANIFEST_FILE, folder), MAX_MANIFEST_BYTES);
+    const bytes = await downloader.small(new URL(MANIFEST_FILE, folder), MAX_MANIFEST_BYTES, "model_not_found");
     return new Artifact(folder, downloader, parseManifest(bytes));
   }
 
@@ -65,11 +65,16 @@ export class Artifact {
     return parseShards(await this.file(index), this.manifest);
   }
 
-  /** Bytes of a file, checked. A few files are downloaded at a time. */
-  async file(path: string): Promise<Uint8Array> {
+  /** Bytes of a file, checked. */
+  file(path: string): Promise<Uint8Array> {
+    return this.withFile(path, (bytes) => bytes);
+  }
+
+  /** The same for as long as `use` takes: only a few files are on their way or in use at a time. */
+  async withFile<T>(path: string, use: (bytes: Uint8Array) => T | Promise<T>): Promise<T> {
     const entry = this.entry(path);
     const url = new URL(path.split("/").map(encodeURIComponent).join("/"), this.#folder);
-    return this.#slots.use(() => this.#downloader.file(url, entry));
+    return this.#slots.use(async () => use(await this.#downloader.file(url, entry)));
   }
 
   /** Size and hash of a file. */

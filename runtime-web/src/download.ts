@@ -2,7 +2,7 @@
 
 import type { FileCache, PartialFile } from "./cache.js";
 import { WebcompileError, throwIfAborted } from "./errors.js";
-import type { FileEntry } from "./generated/contracts.js";
+import type { ErrorCode, FileEntry } from "./generated/contracts.js";
 
 /** What downloads need and tell. */
 export interface DownloadContext {
@@ -35,10 +35,13 @@ export class Downloader {
     this.#cache = context.cache;
   }
 
-  /** A small file without a recorded hash, such as the manifest. It is never taken from the HTTP cache unchecked. */
-  async small(url: URL, maxBytes: number): Promise<Uint8Array> {
+  /**
+   * A small file without a recorded hash, such as the manifest. It is never taken from the HTTP cache unchecked. `missing`
+   * is the error's code when it is not there.
+   */
+  async small(url: URL, maxBytes: number, missing: ErrorCode): Promise<Uint8Array> {
     return this.#retrying(async (stall) => {
-      const response = await this.#request(url, { cache: "no-cache" }, stall);
+      const response = await this.#request(url, { cache: "no-cache" }, stall, missing);
       const bytes = new Uint8Array(await response.arrayBuffer());
       if (bytes.length <= maxBytes) return bytes;
       throw new WebcompileError("artifact_invalid", `${url.href} has ${bytes.length} bytes; at most ${maxBytes} are accepted`);
@@ -47,6 +50,7 @@ export class Downloader {
 
   /** All bytes of a file, which have the recorded size and hash. */
   async file(url: URL, entry: FileEntry): Promise<Uint8Array> {
+    throwIfAborted(this.#context.signal);
     const cached = await this.#cached(entry);
     if (cached !== undefined) return cached;
     const partial = await this.#openPartial(entry);
@@ -127,14 +131,14 @@ export class Downloader {
     }
   }
 
-  async #request(url: URL, init: RequestInit, stall: Stall): Promise<Response> {
+  async #request(url: URL, init: RequestInit, stall: Stall, missing: ErrorCode = "artifact_invalid"): Promise<Response> {
     const response = await this.#context.fetch(url, { ...init, signal: stall.signal });
     if (response.ok || response.status === RANGE_NOT_SATISFIABLE) return response;
     await response.body?.cancel();
     const message = `${url.href} answered with status ${response.status}`;
     // These may pass: timeout, too many requests, server errors.
     if ([408, 429].includes(response.status) || response.status >= 500) throw new TypeError(message);
-    throw new WebcompileError("artifact_invalid", message, "Check the artifact's address and that all its files are there.");
+    throw new WebcompileError(missing, message, "Check the artifact's address and that all its files are there.");
   }
 
   /** Tries again, after growing pauses, what failed for reasons that may pass. Progress starts the count anew. */

@@ -2,9 +2,9 @@
 
 import { Artifact } from "./artifact.js";
 import { openCache } from "./cache.js";
-import { checked, plainObject } from "./check.js";
+import { checked, integer, optional, plainObject } from "./check.js";
 import { Downloader } from "./download.js";
-import { EngineCore } from "./engine.js";
+import { EngineCore, invalidRequest } from "./engine.js";
 import { throwIfAborted, WebcompileError } from "./errors.js";
 import { parseJson } from "./manifest.js";
 import { Model } from "./model.js";
@@ -26,6 +26,7 @@ export interface LoadHost {
 
 /** Loads the model of an artifact folder. */
 export async function loadEngine(params: LoadParams, host: LoadHost): Promise<EngineCore> {
+  checked(() => optional(integer(1))(params.maxContextTokens, "maxContextTokens"), invalidRequest);
   const started = performance.now();
   const progress = new ProgressMeter((report) => {
     host.onProgress(report);

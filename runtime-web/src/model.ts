@@ -139,8 +139,7 @@ export class Model {
   ): Promise<void> {
     const total = shards.reduce((sum, shard) => sum + shard.nbytes, 0);
     let uploaded = 0;
-    const upload = async (shard: Shard): Promise<void> => {
-      const bytes = await artifact.file(shard.path);
+    const upload = async (shard: Shard, bytes: Uint8Array): Promise<void> => {
       throwIfAborted(options.signal);
       for (const record of shard.tensors) {
         const param = params.get(record.name);
@@ -151,7 +150,7 @@ export class Model {
       await this.gpu.idle();
       options.onUploaded((uploaded += shard.nbytes), total);
     };
-    await Promise.all(shards.map(upload));
+    await Promise.all(shards.map((shard) => artifact.withFile(shard.path, (bytes) => upload(shard, bytes))));
   }
 
   /** How many logits a pass gives. */
@@ -180,8 +179,10 @@ function neededShards(shards: readonly Shard[], params: readonly ParamEntry[]): 
 /** The context window: what was asked for, within what the model and one buffer per layer allow. */
 function chooseContext({ model }: Manifest, kv: KVCacheSpec, gpu: Gpu, asked = DEFAULT_CONTEXT_TOKENS): number {
   const { maxBufferSize, maxStorageBufferBindingSize } = gpu.adapter.limits;
-  const pages = Math.floor(Math.min(maxBufferSize, maxStorageBufferBindingSize) / pageBytes(kv));
-  return Math.min(asked, model.max_context_tokens, pages * kv.page_tokens);
+  const limit = Math.min(maxBufferSize, maxStorageBufferBindingSize);
+  const pages = Math.floor(limit / pageBytes(kv));
+  if (pages > 0) return Math.min(asked, model.max_context_tokens, pages * kv.page_tokens);
+  throw new WebcompileError("out_of_memory", `a page of the KV cache has ${pageBytes(kv)} bytes; this device allows ${limit}`);
 }
 
 /** Bytes of a page in one layer. */

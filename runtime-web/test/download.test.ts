@@ -127,8 +127,10 @@ describe("without a cache", () => {
   test("small files have a limit", async () => {
     server.files.set("manifest.json", Uint8Array.of(1, 2, 3));
     const small = new URL("manifest.json", server.url);
-    assert.deepEqual(await downloader().small(small, 3), Uint8Array.of(1, 2, 3));
-    await assert.rejects(downloader().small(small, 2), { code: "artifact_invalid", message: /3 bytes; at most 2/ });
+    assert.deepEqual(await downloader().small(small, 3, "model_not_found"), Uint8Array.of(1, 2, 3));
+    await assert.rejects(downloader().small(small, 2, "model_not_found"), { code: "artifact_invalid", message: /3 bytes; at most 2/ });
+    const missing = downloader().small(new URL("nothing.json", server.url), 2, "model_not_found");
+    await assert.rejects(missing, { code: "model_not_found", message: /nothing\.json answered with status 404/ });
   });
 });
 

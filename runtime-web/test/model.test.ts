@@ -118,7 +118,7 @@ describe("a compiled model", { skip }, () => {
 test("a folder without a manifest", { skip }, async () => {
   const artifact = pathToFileURL(`${folder}/nowhere/`);
   await assert.rejects(createEngine({ artifact, runtime: pathToFileURL(runtime), worker: false, gpu: dawn, fetch: fetchFile }), {
-    code: "artifact_invalid",
+    code: "model_not_found",
     message: /nowhere\/manifest\.json/,
   });
 });
