@@ -136,6 +136,7 @@ def test_generate_json_has_the_whole_contract(artifact: str, capsys: pytest.Capt
     assert set(first["device"]) == {
         "kind",
         "adapter",
+        "variant",
         "features",
         "dispatches_per_token",
         "submits_per_token",

@@ -104,3 +104,8 @@ def test_variants_are_chosen_by_features_in_order(tmp_path: Path) -> None:
 
 def test_a_library_that_does_not_load_is_an_error(tmp_path: Path) -> None:
     fails("artifact_invalid", "model.so cannot be loaded", call=lambda: Engine(write_artifact(tmp_path)))
+
+
+def test_a_library_for_another_processor_is_not_run(tmp_path: Path) -> None:
+    folder = write_artifact(tmp_path, change=lambda manifest: manifest["variants"][0].update(host="linux-z80-z80"))
+    fails("target_unsupported", "for linux-z80-z80", "--target cpu", call=lambda: Engine(folder))

@@ -133,6 +133,7 @@ class BrowserEngine:
         return DeviceInfo(
             "webgpu",
             " ".join(dict.fromkeys(name for name in names if name)) or "unnamed",
+            self.info["variant"],
             tuple(adapter["features"]),
             stats["dispatchesPerToken"],
             stats["submitsPerToken"],

@@ -65,6 +65,8 @@ class DeviceInfo:
 
     kind: str
     adapter: str
+    variant: str
+    """Name of the compiled form in the manifest."""
     features: tuple[str, ...] = ()
     dispatches_per_token: float | None = None
     submits_per_token: float | None = None

@@ -237,7 +237,7 @@ class Engine:
 
     def device(self) -> DeviceInfo:
         """The processor this engine runs on."""
-        return DeviceInfo(self._variant.target, processor_name(), self._variant.features)
+        return DeviceInfo(self._variant.target, processor_name(), self._variant.name, self._variant.features)
 
     def step(self) -> bool:
         """Runs one prefill chunk or one decoded token of one request. False when there is nothing to do."""

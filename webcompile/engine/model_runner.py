@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,8 +28,9 @@ class ModelRunner:
     def __init__(self, artifact: Artifact, variant: Variant, *, num_pages: int, max_pages: int) -> None:
         """Loads the library and the weights and makes a cache of `num_pages` pages; a sequence has at most `max_pages`.
 
-        Raises artifact_invalid, artifact_corrupt, tensor_mismatch or out_of_memory.
+        Raises target_unsupported (compiled for another processor), artifact_invalid, artifact_corrupt or tensor_mismatch.
         """
+        _check_host(artifact, variant)
         self._device = tvm.device(variant.target)
         library = artifact.path(variant.file)
         try:
@@ -36,8 +38,7 @@ class ModelRunner:
             machine = relax.VirtualMachine(module, self._device)
             self._prefill, self._decode = machine["prefill"], machine["decode"]
         except Exception as error:  # TVM raises many types, down to AttributeError for a missing function.
-            hint = "Compile the model on this machine: a native library runs on the processor it was compiled for."
-            raise WebcompileError("artifact_invalid", f"{library} cannot be loaded: {error}", hint) from error
+            raise WebcompileError("artifact_invalid", f"{library} cannot be loaded: {error}", _again(artifact)) from error
         self._machine = machine
         self._max_pages = max_pages
         self._vocab_size = artifact.manifest.model.vocab_size
@@ -85,6 +86,23 @@ class ModelRunner:
 
     def _upload(self, array: npt.NDArray[Any]) -> Any:
         return tvm.runtime.tensor(array, self._device)
+
+
+def _check_host(artifact: Artifact, variant: Variant) -> None:
+    """A library for another processor would end the process at the first instruction that this one lacks."""
+    here = f"{platform.system().lower()}-{platform.machine()}-{tvm.target.codegen.llvm_get_system_cpu()}"
+    if variant.host not in ("", here):
+        raise WebcompileError(
+            "target_unsupported", f"{variant.file} was compiled for {variant.host}, this machine is {here}", _again(artifact)
+        )
+
+
+def _again(artifact: Artifact) -> str:
+    model = artifact.manifest.model
+    return (
+        f"Compile it here: webcompile {model.name} --target cpu --quantization {model.quantization} -o {artifact.folder} "
+        "(the weights stay as they are)."
+    )
 
 
 def _declared(entry: ParamEntry, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
