@@ -126,6 +126,14 @@ class BrowserEngine:
         """As `Engine.apply_chat_template`. Rendered here; the web engine offers no rendering apart from answering."""
         return self._prompts.apply_chat_template(messages, **variables)
 
+    def chat(self, messages: SequenceOf[Mapping[str, Any]], **options: Any) -> dict[str, Any]:
+        """The web engine's own `chat.completions.create`, not streamed: template, tokenizer and all in the page.
+
+        `options` are OpenAI's (max_tokens, temperature, …); the result is the completion as JSON.
+        """
+        completion: dict[str, Any] = self._call("chat", {"messages": list(messages), **options})
+        return completion
+
     def device(self) -> DeviceInfo:
         """The WebGPU adapter and what the last request cost on it."""
         adapter, stats = self.info["adapter"], self._call("stats", {})

@@ -37,6 +37,8 @@ const operations = {
     return { text, tokenIds, finishReason: last.finishReason, usage: last.usage, ...times };
   },
 
+  chat: (request) => engine.chat.completions.create(request),
+
   async forward({ promptIds }) {
     const logits = await engine.forward(promptIds);
     const bytes = new Uint8Array(logits.buffer, logits.byteOffset, logits.byteLength);
