@@ -1,4 +1,5 @@
 // What `webcompile.browser.BrowserEngine` calls in the page. Results and errors cross as plain data.
+/* global btoa, location, performance, window */
 
 import { createEngine } from "./webcompile/index.js";
 
