@@ -1,6 +1,6 @@
 /**
  * Builds the page into dist/: index.html, style.css, icon.svg, app.js, and beside them the runtime's worker.js.
- * `--fake` builds into build/fake/ with testing/fake-engine.ts in the place of the runtime, for tests of the page alone.
+ * `--fake` builds into the build/site-fake/ of the root with testing/fake-engine.ts in the place of the runtime, for tests of the page alone.
  */
 
 import { cp, mkdir, rm, writeFile } from "node:fs/promises";
@@ -10,7 +10,7 @@ import { build } from "esbuild";
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 const fake = process.argv.includes("--fake");
-const output = here(fake ? "build/fake" : "dist");
+const output = here(fake ? "../build/site-fake" : "dist");
 
 await rm(output, { recursive: true, force: true });
 await mkdir(output, { recursive: true });

@@ -107,11 +107,13 @@ function render(): void {
   const usable = support?.ok === true && models.length > 0;
   list.update(conversation, busy);
   composer.update(busy, usable);
-  loadCard.update(session);
+  const last = conversation.messages.at(-1);
+  loadCard.update(session, last?.role === "assistant" && last.error !== undefined);
   sidebar.update(chat.kept, conversation.id);
   renderHeader();
   const welcome = byId("welcome", HTMLElement);
   welcome.hidden = conversation.messages.length > 0 || !usable;
+  byId("notices", HTMLElement).hidden = conversation.messages.length > 0 && usable;
   if (!welcome.hidden) {
     showWelcome(welcome, session.model, session.state, {
       ask: (text) => {

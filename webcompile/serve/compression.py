@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import importlib
 import os
 from pathlib import Path
 from typing import Any
 
+from webcompile.assets import cache_folder
 from webcompile.serve.site_files import COMPRESSIBLE, SiteFile
 
 SUFFIXES = {"br": ".br", "gzip": ".gz"}
@@ -43,12 +45,15 @@ def compress(data: bytes, coding: str) -> bytes | None:
 
 
 def cached_gzip(file: SiteFile) -> Path:
-    """A gzip form in the user's cache folder, by content hash. Brotli's best level would delay the start by seconds."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    path = root / "webcompile" / "compressed" / f"{file.sha256}.gz"
+    """A gzip form in the user's cache folder. Brotli's best level would delay the start by seconds.
+
+    Kept by the hash of what is there, not by the recorded one: a damaged file must not spoil the cache for a whole one.
+    """
+    data = file.path.read_bytes()
+    path = cache_folder() / "compressed" / f"{hashlib.sha256(data).hexdigest()}.gz"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f"{path.name}.{os.getpid()}")
-        aside.write_bytes(gzip.compress(file.path.read_bytes(), 6, mtime=0))
+        aside.write_bytes(gzip.compress(data, 6, mtime=0))
         aside.replace(path)
     return path

@@ -10,9 +10,10 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from webcompile import config, contracts
+from webcompile.engine.artifact import Artifact
 from webcompile.errors import WebcompileError
 from webcompile.manifest import Manifest
 
@@ -34,15 +35,6 @@ MEDIA_TYPES = {
 
 COMPRESSIBLE = frozenset({".html", ".js", ".css", ".svg", ".json", ".wasm", ".jinja", ".txt"})
 """Weights are packed integers and floats: compression costs time and gains nothing."""
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """A checked artifact folder."""
-
-    folder: Path
-    manifest: Manifest
-    manifest_sha256: str
 
 
 @dataclass(frozen=True)
@@ -81,81 +73,39 @@ class Site:
         return json.dumps(config.to_json(self.models), indent=1).encode()
 
 
-def read_artifact(folder: Path) -> Artifact:
-    """Reads and checks a manifest; every file it names must be there, inside the folder and of the recorded size."""
-    path = folder / contracts.MANIFEST_FILE
-    if not folder.is_dir():
-        raise WebcompileError(
-            "model_not_found",
-            f"no artifact folder at {folder}",
-            "Make one with `python -m webcompile compile MODEL -o FOLDER`.",
-        )
-    if not path.is_file():
-        raise WebcompileError(
-            "artifact_invalid", f"{folder} has no {contracts.MANIFEST_FILE}", "Give the folder that `compile` wrote."
-        )
-    raw = path.read_bytes()
-    try:
-        data = json.loads(raw)
-    except ValueError as error:
-        raise WebcompileError("artifact_invalid", f"{path} is not JSON: {error}", "Compile the model again.") from error
-    manifest = config.from_json(Manifest, data, where=str(path))
-    if manifest.format != contracts.ARTIFACT_FORMAT:
-        raise WebcompileError(
-            "artifact_invalid", f"{path}: format is {manifest.format!r}, expected {contracts.ARTIFACT_FORMAT!r}"
-        )
-    if manifest.abi_version != contracts.ABI_VERSION:
-        raise WebcompileError(
-            "abi_mismatch",
-            f"{path}: the artifact has ABI version {manifest.abi_version}, this release runs {contracts.ABI_VERSION}",
-            "Compile the model again with this release.",
-        )
-    for entry in manifest.files:
-        nbytes = _inside(folder, entry.path).stat().st_size
-        if nbytes != entry.nbytes:
-            raise WebcompileError(
-                "artifact_invalid",
-                f"{folder / entry.path} has {nbytes} bytes, the manifest says {entry.nbytes}",
-                "The folder was not copied completely, or was changed. Copy it again or compile the model again.",
-            )
-    return Artifact(folder, manifest, hashlib.sha256(raw).hexdigest())
-
-
-def _inside(folder: Path, relative: str) -> Path:
-    """The file's real path, which must lie in the folder: a manifest may come from a stranger."""
-    parts = PurePosixPath(relative).parts
-    real = (folder / relative).resolve()
-    if ".." in parts or not real.is_relative_to(folder.resolve()):
-        raise WebcompileError("artifact_invalid", f"{folder}: the manifest names {relative!r}, which is outside the folder")
-    if not real.is_file():
+def _resolved(artifact: Artifact, name: str) -> Path:
+    """The real path of a file of the manifest: a link must not lead out of the folder, which may come from a stranger."""
+    real = (artifact.folder / name).resolve()
+    if not real.is_relative_to(artifact.folder.resolve()):
         raise WebcompileError(
             "artifact_invalid",
-            f"{folder}: file {relative!r} of the manifest is missing",
-            "Copy or compile the folder again.",
+            f"{artifact.folder / name} is a link to {real}, outside the folder, and is not served",
+            "Copy the file into the folder.",
         )
     return real
 
 
 def collect_site(artifacts: Sequence[Path], page: Path, runtime_wasm: Path) -> Site:
     """The table for the built page in `page` with the given artifacts."""
-    files = {name: _hashed(page / name) for name in PAGE_FILES}
-    files[RUNTIME_FILE] = _hashed(runtime_wasm)
+    files = {name: hashed(page / name) for name in PAGE_FILES}
+    files[RUNTIME_FILE] = hashed(runtime_wasm)
     models: list[ModelEntry] = []
     for folder in artifacts:
-        artifact = read_artifact(folder)
+        artifact = Artifact.open(folder)
         model = artifact.manifest.model
         name = _unused_name(f"{model.name}-{model.quantization}", {entry.id for entry in models})
         url = f"models/{name}/"
         models.append(ModelEntry(name, model.name, url, _download_nbytes(artifact.manifest), model.quantization))
-        files[url + contracts.MANIFEST_FILE] = SiteFile(folder / contracts.MANIFEST_FILE, artifact.manifest_sha256)
+        files[url + contracts.MANIFEST_FILE] = hashed(_resolved(artifact, contracts.MANIFEST_FILE))
         native = {variant.file for variant in artifact.manifest.variants if variant.target != "webgpu"}
         for entry in artifact.manifest.files:
             if entry.path not in native:
-                files[url + entry.path] = SiteFile(_inside(folder, entry.path), entry.sha256)
+                files[url + entry.path] = SiteFile(_resolved(artifact, entry.path), entry.sha256)
     return Site(files, tuple(models))
 
 
-def _hashed(path: Path) -> SiteFile:
+def hashed(path: Path) -> SiteFile:
+    """A file of the site whose hash is not recorded anywhere."""
     return SiteFile(path, hashlib.sha256(path.read_bytes()).hexdigest())
 
 

@@ -18,6 +18,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from webcompile.assets import runtime_wasm
 from webcompile.errors import WebcompileError
 from webcompile.serve import compression
 from webcompile.serve.site_files import MODELS_FILE, PAGE_FILES, Site, SiteFile, collect_site
@@ -77,8 +78,6 @@ def files_app(site: Site) -> Starlette:
 
 def default_runtime_wasm() -> Path:
     """The runtime that ships with the package."""
-    from webcompile.assets import runtime_wasm  # only here: tests and exports may bring their own
-
     return runtime_wasm()
 
 

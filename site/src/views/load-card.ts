@@ -53,7 +53,7 @@ export class LoadCard {
     this.#root = root;
     this.#retry = actions.retry;
     this.#chooseModel = actions.chooseModel;
-    const cancel = element("button", { type: "button", class: "button quiet", onclick: actions.cancel }, "Stop loading");
+    const cancel = element("button", { type: "button", class: "button quiet", onclick: actions.cancel }, "Stop");
     const list = element("ul", { class: "stages" });
     for (const stage of STAGES) {
       const label = element("span", { id: `stage-${stage}` }, LABELS[stage]);
@@ -63,14 +63,14 @@ export class LoadCard {
       this.#rows.set(stage, { root, label, detail, bar });
       list.append(root);
     }
-    this.#progress.append(element("div", { class: "row spread" }, this.#title, cancel), list);
+    this.#progress.append(element("div", { class: "row spread load-head" }, this.#title, cancel), list);
     root.append(this.#progress, this.#failure);
   }
 
-  /** Shows the session's state; hidden when there is nothing to tell. */
-  update(session: Session): void {
+  /** Shows the session's state; hidden when there is nothing to tell. `told`: a message tells of the failure already. */
+  update(session: Session, told: boolean): void {
     const { state, model } = session;
-    this.#root.hidden = state.kind !== "loading" && state.kind !== "failed";
+    this.#root.hidden = state.kind !== "loading" && (state.kind !== "failed" || told);
     this.#progress.hidden = state.kind !== "loading";
     this.#failure.hidden = state.kind !== "failed";
     if (state.kind === "loading") {

@@ -24,13 +24,18 @@ export class MessageList {
   #views: Shown[] = [];
   #conversationId = "";
   #following = true;
+  #lastTop = 0;
 
   constructor(actions: MessageActions) {
     this.#actions = actions;
     this.#scroller.addEventListener("scroll", () => {
       const { scrollHeight, scrollTop, clientHeight } = this.#scroller;
-      this.#following = scrollHeight - scrollTop - clientHeight < NEAR_PX;
-      this.#toEnd.hidden = this.#following;
+      const distance = scrollHeight - scrollTop - clientHeight;
+      // Any way up is the reader's, however short: a growing answer must not pull him back in the midst of it.
+      const up = scrollTop < this.#lastTop;
+      this.#following = distance < 2 || (distance < NEAR_PX && !up);
+      this.#lastTop = scrollTop;
+      this.#toEnd.hidden = distance < NEAR_PX;
     });
     this.#toEnd.addEventListener("click", () => {
       this.follow();

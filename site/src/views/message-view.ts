@@ -137,7 +137,7 @@ class AssistantMessageView implements MessageView {
     this.root.classList.toggle("open", message.state === "streaming");
     this.root.setAttribute("aria-busy", String(open));
     this.#waiting.hidden = message.state !== "waiting";
-    this.#tools.hidden = open;
+    this.#tools.hidden = open || (message.state === "failed" && answer === "");
     this.#regenerate.hidden = !last || busy;
     this.#figures.textContent = figures(message);
     this.#notes.replaceChildren(...notes(message, last && !busy ? this.#errorActions(message) : []));

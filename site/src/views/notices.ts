@@ -19,10 +19,14 @@ export function unsupportedCard(support: Extract<Support, { ok: false }>, retry:
 /** The honest word about a software adapter. */
 export function softwareNote(adapter: string): HTMLElement {
   return element(
-    "p",
-    { class: "card note-card", role: "note" },
-    element("strong", {}, "Answers will be slow. "),
-    `The browser gives this page a software adapter (${adapter}), which computes on the CPU instead of a graphics processor. ` +
-      "Look whether graphics acceleration is switched on in the browser's settings.",
+    "details",
+    { class: "card note-card" },
+    element("summary", {}, element("strong", {}, "Answers will be slow"), " on this device."),
+    element(
+      "p",
+      {},
+      `The browser gives this page a software adapter (${adapter}), which computes on the CPU instead of a graphics processor. ` +
+        "See whether graphics acceleration is switched on in the browser's settings.",
+    ),
   );
 }

@@ -1,1 +1,0 @@
-// The fake engine has no worker.
