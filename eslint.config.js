@@ -4,6 +4,12 @@ import js from "@eslint/js";
 import { defineConfig } from "eslint/config";
 import tseslint from "typescript-eslint";
 
+/** What scripts find in Node or a page. TypeScript knows by itself. */
+const GLOBALS = [
+  ...["Buffer", "TextDecoder", "TextEncoder", "URL", "WebAssembly", "console", "fetch", "performance", "process"],
+  ...["setTimeout", "clearTimeout", "btoa", "atob", "document", "location", "navigator", "window"],
+];
+
 export default defineConfig(
   { ignores: ["**/dist/", "**/build/", "**/generated/", "**/node_modules/", ".venv/", "**/test-results/", "**/playwright-report/"] },
   { linterOptions: { reportUnusedDisableDirectives: "error" } },
@@ -25,7 +31,7 @@ export default defineConfig(
     rules: { "@typescript-eslint/no-floating-promises": "off" },
   },
   {
-    files: ["**/*.js"],
-    languageOptions: { globals: { console: "readonly", process: "readonly", URL: "readonly" } },
+    files: ["**/*.js", "**/*.mjs"],
+    languageOptions: { globals: Object.fromEntries(GLOBALS.map((name) => [name, "readonly"])) },
   },
 );

@@ -87,9 +87,18 @@ async function existingFolder(): Promise<FileSystemDirectoryHandle | undefined> 
   }
 }
 
-/** The part of a file handle that the standard library's types lack. */
-interface MovableHandle extends FileSystemFileHandle {
+/** What is used of a file handle in a worker. The standard library types parts of it, and those for workers only. */
+interface WorkerFileHandle {
+  createSyncAccessHandle(): Promise<SyncAccessHandle>;
   move?(name: string): Promise<void>;
+}
+
+interface SyncAccessHandle {
+  getSize(): number;
+  read(target: Uint8Array, options: { readonly at: number }): number;
+  write(bytes: Uint8Array, options: { readonly at: number }): number;
+  truncate(size: number): void;
+  close(): void;
 }
 
 /** In the origin private file system, from within a worker: bytes are on disk as they arrive. */
@@ -111,7 +120,9 @@ export class FileSystemCache implements FileCache {
 
   async open(key: string): Promise<PartialFile> {
     const folder = this.#folder;
-    const handle: MovableHandle = await folder.getFileHandle(key + PARTIAL, { create: true });
+    const create = async (name: string): Promise<WorkerFileHandle> =>
+      (await folder.getFileHandle(name, { create: true })) as WorkerFileHandle;
+    const handle = await create(key + PARTIAL);
     const access = await handle.createSyncAccessHandle();
     const start = new Uint8Array(access.getSize());
     access.read(start, { at: 0 });
@@ -132,7 +143,7 @@ export class FileSystemCache implements FileCache {
           await handle.move(key);
           return;
         }
-        const whole = await (await folder.getFileHandle(key, { create: true })).createSyncAccessHandle();
+        const whole = await (await create(key)).createSyncAccessHandle();
         whole.truncate(whole.write(bytes, { at: 0 }));
         whole.close();
         await folder.removeEntry(key + PARTIAL);

@@ -19,8 +19,9 @@ const OK = 200;
 const PARTIAL_CONTENT = 206;
 const RANGE_NOT_SATISFIABLE = 416;
 
-/** Attempts in a row that bring nothing. */
+/** Attempts in a row that bring nothing; fewer for the first file, so that a wrong address shows soon. */
 const ATTEMPTS = 6;
+const SMALL_ATTEMPTS = 3;
 const RETRY_MS = 500;
 /** A connection that delivers nothing for so long is given up and made anew. */
 const STALL_MS = 30_000;
@@ -40,7 +41,7 @@ export class Downloader {
    * is the error's code when it is not there.
    */
   async small(url: URL, maxBytes: number, missing: ErrorCode): Promise<Uint8Array> {
-    return this.#retrying(async (stall) => {
+    return this.#retrying(SMALL_ATTEMPTS, async (stall) => {
       const response = await this.#request(url, { cache: "no-cache" }, stall, missing);
       const bytes = new Uint8Array(await response.arrayBuffer());
       if (bytes.length <= maxBytes) return bytes;
@@ -60,6 +61,7 @@ export class Downloader {
       for (let attempt = 0; ; attempt++) {
         const isResumed = download.received > 0;
         await this.#retrying(
+          ATTEMPTS,
           (stall) => this.#receive(url, download, stall),
           () => download.received,
         );
@@ -142,7 +144,7 @@ export class Downloader {
   }
 
   /** Tries again, after growing pauses, what failed for reasons that may pass. Progress starts the count anew. */
-  async #retrying<T>(run: (stall: Stall) => Promise<T>, progress = (): number => 0): Promise<T> {
+  async #retrying<T>(attempts: number, run: (stall: Stall) => Promise<T>, progress = (): number => 0): Promise<T> {
     const { signal, retryMs = RETRY_MS } = this.#context;
     for (let attempt = 1; ; attempt++) {
       throwIfAborted(signal);
@@ -154,8 +156,8 @@ export class Downloader {
         throwIfAborted(signal);
         if (error instanceof WebcompileError) throw error;
         if (progress() > before) attempt = 1;
-        if (attempt === ATTEMPTS) {
-          const message = `${error instanceof Error ? error.message : String(error)} (${ATTEMPTS} attempts)`;
+        if (attempt === attempts) {
+          const message = `${error instanceof Error ? error.message : String(error)} (${attempts} attempts)`;
           throw new WebcompileError("download_failed", message, "Check the connection and try again: what arrived is kept.");
         }
       } finally {

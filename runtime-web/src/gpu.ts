@@ -61,7 +61,7 @@ const BUFFER_USAGE = { MAP_READ: 1, COPY_SRC: 4, COPY_DST: 8, UNIFORM: 64, STORA
 const SHADER_STAGE_COMPUTE = 4;
 const MAP_MODE_READ = 1;
 
-const WANTED_FEATURES = ["shader-f16", "subgroups", "timestamp-query"] as const satisfies readonly GPUFeatureName[];
+const WANTED_FEATURES = ["shader-f16", "subgroups"] as const satisfies readonly GPUFeatureName[];
 const WANTED_LIMITS = [
   "maxBufferSize",
   "maxStorageBufferBindingSize",
@@ -79,6 +79,8 @@ const MAX_GRID = 65535;
 const POOL_BYTES = 64 * 2 ** 20;
 const STAGING_BUFFERS = 2;
 const LOSS_NOTICE_MS = 100;
+/** Some broken graphics drivers never answer. */
+const ADAPTER_MS = 20_000;
 
 /** A WebGPU device with the operations that the runtime imports. Buffers and kernels are known by number. */
 export class Gpu {
@@ -142,7 +144,13 @@ export class Gpu {
   /** Opens the most capable adapter with all it offers that kernels may use. */
   static async open(gpu: GPU | undefined, events: GpuEvents = {}): Promise<Gpu> {
     if (gpu === undefined) throw noWebGpu("this environment has no WebGPU (navigator.gpu is missing)");
-    const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
+    const adapter = await Promise.race([
+      gpu.requestAdapter({ powerPreference: "high-performance" }),
+      new Promise<undefined>((resolve) => {
+        setTimeout(resolve, ADAPTER_MS, undefined);
+      }),
+    ]);
+    if (adapter === undefined) throw noWebGpu(`WebGPU gave no adapter within ${ADAPTER_MS / 1000} s`);
     if (adapter === null) throw noWebGpu("WebGPU has no adapter for this device");
     const requiredFeatures = WANTED_FEATURES.filter((name) => adapter.features.has(name));
     const requiredLimits = Object.fromEntries(WANTED_LIMITS.map((name) => [name, adapter.limits[name]]));

@@ -51,11 +51,9 @@ export async function loadEngine(params: LoadParams, host: LoadHost): Promise<En
   try {
     const artifact = await Artifact.open(new URL(params.artifact), downloader);
     const { manifest } = artifact;
-    const expectFiles = (paths: readonly string[]): void => {
-      progress.expect(paths.reduce((sum, path) => sum + artifact.entry(path).nbytes, 0));
-    };
     const { tokenizer, config, chat_template: template } = manifest.tokenizer;
-    expectFiles([tokenizer, config, template].filter((path) => path !== ""));
+    const texts = [tokenizer, config, template, manifest.weights.index].filter((path) => path !== "");
+    progress.expect(texts.reduce((sum, path) => sum + artifact.entry(path).nbytes, manifest.weights.nbytes));
     const [[tokenizerJson, configJson, templateText], model] = await Promise.all([
       Promise.all([
         readJson(artifact, tokenizer),
@@ -76,7 +74,9 @@ export async function loadEngine(params: LoadParams, host: LoadHost): Promise<En
             host.onLost(error);
           },
         },
-        onFiles: expectFiles,
+        expect: (nbytes) => {
+          progress.expect(nbytes);
+        },
         onUploaded: (nbytes, total) => {
           progress.uploaded(nbytes, total);
         },

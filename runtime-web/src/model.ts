@@ -15,8 +15,8 @@ export interface ModelOptions {
   readonly maxContextTokens: number | undefined;
   readonly signal: AbortSignal;
   readonly events: GpuEvents;
-  /** Files that will be loaded, as soon as they are known. */
-  onFiles(paths: readonly string[]): void;
+  /** Bytes that will be loaded beside all of the weights; negative when some of these are not needed. */
+  expect(nbytes: number): void;
   onUploaded(nbytes: number, total: number): void;
 }
 
@@ -63,14 +63,14 @@ export class Model {
       const { features, isFallback, architecture, description } = gpu.adapter;
       const isSoftware = isFallback || SOFTWARE.test(`${architecture} ${description}`);
       const variant = artifact.variant({ features, isSoftware });
-      options.onFiles([variant.file, manifest.weights.index]);
+      options.expect(artifact.entry(variant.file).nbytes);
       const [library, shards, runtime] = await Promise.all([
         artifact.file(variant.file).then((bytes) => WebAssembly.compile(bytes as Uint8Array<ArrayBuffer>)),
         artifact.shards(),
         options.runtime.then((module) => Runtime.instantiate(module, gpu)),
       ]);
       const needed = neededShards(shards, variant.params);
-      options.onFiles(needed.map((shard) => shard.path));
+      options.expect(totalBytes(needed) - manifest.weights.nbytes);
       await runtime.link(library);
       runtime.open();
       throwIfAborted(options.signal);
@@ -137,7 +137,7 @@ export class Model {
     params: ReadonlyMap<string, { readonly entry: ParamEntry; readonly tensor: DeviceTensor }>,
     options: ModelOptions,
   ): Promise<void> {
-    const total = shards.reduce((sum, shard) => sum + shard.nbytes, 0);
+    const total = totalBytes(shards);
     let uploaded = 0;
     const upload = async (shard: Shard, bytes: Uint8Array): Promise<void> => {
       throwIfAborted(options.signal);
@@ -174,6 +174,10 @@ function neededShards(shards: readonly Shard[], params: readonly ParamEntry[]): 
   }
   const names = new Set(params.map((param) => param.name));
   return shards.filter((shard) => shard.tensors.some((tensor) => names.has(tensor.name)));
+}
+
+function totalBytes(shards: readonly Shard[]): number {
+  return shards.reduce((sum, shard) => sum + shard.nbytes, 0);
 }
 
 /** The context window: what was asked for, within what the model and one buffer per layer allow. */
