@@ -120,8 +120,10 @@ export class FileSystemCache implements FileCache {
 
   async open(key: string): Promise<PartialFile> {
     const folder = this.#folder;
-    const create = async (name: string): Promise<WorkerFileHandle> =>
-      (await folder.getFileHandle(name, { create: true })) as WorkerFileHandle;
+    const create = async (name: string): Promise<WorkerFileHandle> => {
+      const handle: unknown = await folder.getFileHandle(name, { create: true });
+      return handle as WorkerFileHandle;
+    };
     const handle = await create(key + PARTIAL);
     const access = await handle.createSyncAccessHandle();
     const start = new Uint8Array(access.getSize());
