@@ -144,12 +144,7 @@ export class Gpu {
   /** Opens the most capable adapter with all it offers that kernels may use. */
   static async open(gpu: GPU | undefined, events: GpuEvents = {}): Promise<Gpu> {
     if (gpu === undefined) throw noWebGpu("this environment has no WebGPU (navigator.gpu is missing)");
-    const adapter = await Promise.race([
-      gpu.requestAdapter({ powerPreference: "high-performance" }),
-      new Promise<undefined>((resolve) => {
-        setTimeout(resolve, ADAPTER_MS, undefined);
-      }),
-    ]);
+    const adapter = await within(ADAPTER_MS, gpu.requestAdapter({ powerPreference: "high-performance" }));
     if (adapter === undefined) throw noWebGpu(`WebGPU gave no adapter within ${ADAPTER_MS / 1000} s`);
     if (adapter === null) throw noWebGpu("WebGPU has no adapter for this device");
     const requiredFeatures = WANTED_FEATURES.filter((name) => adapter.features.has(name));
@@ -308,7 +303,7 @@ export class Gpu {
     } catch (error) {
       staging.destroy();
       // The news of a lost device may come a moment after what it made fail.
-      await Promise.race([this.#device.lost, new Promise((resolve) => setTimeout(resolve, LOSS_NOTICE_MS))]);
+      await within(LOSS_NOTICE_MS, this.#device.lost);
       this.check();
       throw error;
     }
@@ -440,6 +435,19 @@ function writeAccess(name: string, info: KernelInfo, numBuffers: number): boolea
     throw internal(`kernel ${name} has ${numBuffers} buffers and write access ${JSON.stringify(flags)}`);
   }
   return flags.map((flag) => flag === 1);
+}
+
+/** What the promise gives, or undefined if that takes too long. */
+async function within<T>(ms: number, promise: Promise<T>): Promise<T | undefined> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<undefined>((resolve) => {
+    timer = setTimeout(resolve, ms, undefined);
+  });
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 function describe(adapter: GPUAdapter, device: GPUDevice): AdapterInfo {

@@ -16,6 +16,9 @@ export interface SamplingParams {
   readonly seed: number;
 }
 
+/** Colder than this only overflows: all probability is on the best token. */
+const GREEDY_BELOW = 1e-6;
+
 /** Tiers of probability relative to the largest (which is 1), so that most steps sort only a few candidates. */
 const TIERS = [2 ** -3, 2 ** -6, 2 ** -10, 2 ** -16, 2 ** -24, 2 ** -40, 0];
 
@@ -33,7 +36,7 @@ export class Sampler {
   sample(logits: Float32Array): number {
     const step = this.#step++;
     const { temperature, topP, seed } = this.#params;
-    if (temperature === 0) return argmax(logits);
+    if (temperature < GREEDY_BELOW) return argmax(logits);
     if (this.#weights.length !== logits.length) this.#weights = new Float64Array(logits.length);
     const total = softmaxWeights(logits, temperature, this.#weights);
     return choose(this.#weights, total, topP, uniform(seed, step));
@@ -49,6 +52,8 @@ export function argmax(logits: Float32Array): number {
     if (logit > bestLogit) {
       best = i;
       bestLogit = logit;
+    } else if (Number.isNaN(logit)) {
+      checkFinite(logit);
     }
   }
   checkFinite(bestLogit);

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
 import { describe, test } from "node:test";
 import { philox4x32, uniform } from "../src/random.js";
 import { argmax, choose, Sampler } from "../src/sampler.js";
@@ -23,6 +24,15 @@ describe("Philox4x32-10", () => {
     assert.equal(uniform(-1, 0), (philox4x32([0, 0, 0, 0], [0xffffffff, 0xffffffff])[0] + 0.5) / 2 ** 32);
   });
 });
+
+interface Vector {
+  readonly size: number;
+  readonly spread: number;
+  readonly temperature: number;
+  readonly top_p: number;
+  readonly seed: number;
+  readonly tokens: readonly number[];
+}
 
 /** The definition, without any of the short cuts. */
 function plainChoice(logits: Float32Array, temperature: number, topP: number, u: number): number {
@@ -64,6 +74,16 @@ describe("sampler", () => {
     }
   });
 
+  test("chooses what the Python engine chooses", async () => {
+    const file = new URL("./sampler-vectors.json", import.meta.url);
+    const { cases } = JSON.parse(await readFile(file, "utf8")) as { cases: Vector[] };
+    for (const { size, spread, temperature, top_p: topP, seed, tokens } of cases) {
+      const logits = Float32Array.from({ length: size }, (_, i) => (uniform(9, i) - 0.5) * spread);
+      const sampler = new Sampler({ temperature, topP, seed });
+      assert.deepEqual(tokens.map(() => sampler.sample(logits)), tokens, `${size} ${temperature} ${topP}`);
+    }
+  });
+
   test("ties and exact bounds of the running sum", () => {
     const weights = Float64Array.of(1, 1, 1, 1);
     assert.equal(choose(weights, 4, 1, 0.25), 1); // The sum must exceed the threshold, not only reach it.
@@ -85,9 +105,7 @@ describe("sampler", () => {
   test("logits that are no numbers are an error, not a token", () => {
     for (const temperature of [0, 1]) {
       const sampler = new Sampler({ temperature, topP: 1, seed: 0 });
-      assert.throws(() => sampler.sample(Float32Array.of(NaN, NaN)), { code: "internal", message: /not finite/ });
+      assert.throws(() => sampler.sample(Float32Array.of(1, NaN, 2)), { code: "internal", message: /not finite/ });
     }
-    const sampler = new Sampler({ temperature: 1, topP: 1, seed: 0 });
-    assert.throws(() => sampler.sample(Float32Array.of(1, NaN)), { code: "internal" });
   });
 });
