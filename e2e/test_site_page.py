@@ -311,6 +311,20 @@ def test_another_model_is_chosen_and_remembered(page: Page) -> None:
     expect(page.locator("#model-label")).to_have_text("Small 135M Instruct")
 
 
+def test_a_downloaded_model_loads_by_itself_until_it_is_deleted(page: Page) -> None:
+    page.click("#load-model")
+    expect(page.locator("#model-dot")).to_have_attribute("data-state", "ready")
+    page.reload()
+    expect(page.locator("[data-stage=download]")).to_contain_text("Read from this device")
+    expect(page.locator("#model-dot")).to_have_attribute("data-state", "ready")
+    page.click("#open-models")
+    expect(page.locator(".storage")).to_contain_text("Downloads take 83.1 MB")
+    page.get_by_role("button", name="Delete downloads").click()
+    expect(page.locator(".storage")).to_have_text("Nothing is downloaded.")
+    page.reload()
+    expect(page.locator("#load-model")).to_be_visible()
+
+
 def test_theme_is_chosen_and_remembered(page: Page) -> None:
     ground = "getComputedStyle(document.body).backgroundColor"
     light = page.evaluate(ground)
@@ -372,6 +386,8 @@ def test_a_phone_can_type_and_see_the_answer(site: SiteServer, new_page: Callabl
 
 def test_a_reader_who_scrolled_up_is_left_alone(site: SiteServer, new_page: Callable[..., Page]) -> None:
     page = visit(new_page(viewport={"width": 800, "height": 400}), site, "delay=4")
+    page.click("#load-model")
+    expect(page.locator("#model-dot")).to_have_attribute("data-state", "ready")
     ask(page, "words 400")
     page.wait_for_function("document.querySelector('#scroller').scrollTop > 50", timeout=ANSWER_TIMEOUT_MS)
     page.locator("#scroller").hover()

@@ -1,6 +1,7 @@
 /**
- * Builds the page into dist/: index.html, style.css, icon.svg, app.js, and beside them the runtime's worker.js.
- * `--fake` builds into the build/site-fake/ of the root with testing/fake-engine.ts in the place of the runtime, for tests of the page alone.
+ * Builds the page into dist/: index.html, style.css, icon.svg, app.js, and beside them the runtime's worker.js and host.js.
+ * With `--fake` into build/site-fake/ of the checkout, with testing/fake-engine.ts in the place of the runtime: for tests of
+ * the page alone.
  */
 
 import { cp, mkdir, rm, writeFile } from "node:fs/promises";
@@ -24,7 +25,12 @@ await build({
   minify: !fake,
   legalComments: "eof",
   logLevel: "warning",
+  // The type checker reads the runtime's sources; the page is made of its package, whose worker loads the same host.js.
+  tsconfigRaw: {},
+  external: ["./host.js"],
   ...(fake ? { alias: { webcompile: here("testing/fake-engine.ts") } } : {}),
 });
-if (fake) await writeFile(`${output}/worker.js`, "// The fake engine has no worker.\n");
-else await cp(here("../runtime-web/dist/worker.js"), `${output}/worker.js`);
+for (const name of ["worker.js", "host.js"]) {
+  if (fake) await writeFile(`${output}/${name}`, "// The fake engine has no worker.\n");
+  else await cp(here(`../runtime-web/dist/${name}`), `${output}/${name}`);
+}

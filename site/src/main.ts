@@ -1,10 +1,12 @@
 /** Puts the page together: state changes come in here and go out to the views, once per frame. */
 
+import { cacheUsage } from "webcompile";
+
 import { Chat } from "./chat.js";
 import type { AssistantMessage } from "./conversation.js";
 import { byId } from "./dom.js";
 import { fillIcons, icon } from "./icons.js";
-import { fetchModels, initialModel, rememberModel, type ModelEntry } from "./models.js";
+import { fetchModels, initialModel, rememberDownloaded, rememberModel, wasDownloaded, type ModelEntry } from "./models.js";
 import { toPageError } from "./page-error.js";
 import { Session } from "./session.js";
 import { loadSettings, saveSettings } from "./settings.js";
@@ -35,13 +37,23 @@ function refresh(): void {
   if (frame === 0) frame = requestAnimationFrame(render);
 }
 
-const session = new Session(refresh);
+const session = new Session(() => {
+  if (session.state.kind === "ready" && session.model !== undefined) rememberDownloaded(session.model);
+  refresh();
+});
 const chat = new Chat(session, () => settings, refresh);
 
 /** Reads a finished answer to screen readers. */
 function tell(answer: AssistantMessage | undefined): void {
   if (answer === undefined || answer.state === "failed") return; // An error's card is an alert: it speaks for itself.
   announce(answer.state === "stopped" ? "Stopped." : `Answer: ${splitThinking(answer.text).answer}`);
+}
+
+/** Takes a model. One whose files are here already loads by itself; a download waits for the user's word. */
+async function choose(model: ModelEntry): Promise<void> {
+  await session.choose(model);
+  if (!wasDownloaded(model) || (await cacheUsage()).nbytes === 0) return;
+  if (session.model === model) await session.load().catch(() => undefined); // The session's state tells of a failure.
 }
 
 function newChat(): void {
@@ -87,7 +99,7 @@ const settingsDialog = new SettingsDialog((changed) => {
 const modelsDialog = new ModelsDialog((model) => {
   chat.stop();
   rememberModel(model);
-  void session.choose(model);
+  void choose(model);
 });
 const loadCard = new LoadCard(byId("load", HTMLElement), {
   retry: () => {
@@ -189,7 +201,7 @@ async function start(): Promise<void> {
     try {
       models = await fetchModels();
       const model = initialModel(models);
-      if (model !== undefined) await session.choose(model);
+      if (model !== undefined) await choose(model);
       composer.focus();
     } catch (thrown) {
       notices.append(errorCard({ ...toPageError(thrown), code: "download_failed" }, [{ label: "Try again", run: again }]));

@@ -11,6 +11,7 @@ export interface ModelEntry {
 }
 
 const KEY = "webcompile.model";
+const DOWNLOADED_KEY = "webcompile.downloaded";
 
 /** Fetches the list. Throws an Error with a readable message. */
 export async function fetchModels(): Promise<readonly ModelEntry[]> {
@@ -31,6 +32,33 @@ export function initialModel(models: readonly ModelEntry[]): ModelEntry | undefi
 /** Remembers the model for the next visit. */
 export function rememberModel(model: ModelEntry): void {
   localStorage.setItem(KEY, model.id);
+}
+
+/**
+ * Notes that a model was loaded here once, so that the next visit starts it by itself: its files need no download, unless
+ * the browser made room for others.
+ */
+export function rememberDownloaded(model: ModelEntry): void {
+  localStorage.setItem(DOWNLOADED_KEY, JSON.stringify([...new Set([...downloadedIds(), model.id])]));
+}
+
+/** Forgets the notes, as the downloads are deleted. */
+export function forgetDownloaded(): void {
+  localStorage.removeItem(DOWNLOADED_KEY);
+}
+
+/** Whether a model was loaded here before. */
+export function wasDownloaded(model: ModelEntry): boolean {
+  return downloadedIds().includes(model.id);
+}
+
+function downloadedIds(): readonly string[] {
+  try {
+    const ids: unknown = JSON.parse(localStorage.getItem(DOWNLOADED_KEY) ?? "[]");
+    return Array.isArray(ids) ? ids.filter((id) => typeof id === "string") : [];
+  } catch {
+    return [];
+  }
 }
 
 /** The absolute address of a model's folder, as the engine wants it. */

@@ -65,7 +65,7 @@ export function advice(problem: "insecure" | "missing" | "no-adapter", userAgent
 
 function browserSteps(userAgent: string, problem: "missing" | "no-adapter"): readonly string[] {
   const apple = /iPhone|iPad|Macintosh/.test(userAgent);
-  if (/Firefox\//.test(userAgent)) {
+  if (userAgent.includes('Firefox/')) {
     return [
       "Update Firefox: WebGPU is on in 141 and later on Windows, and in 145 and later on macOS.",
       "On Linux and Android open about:config and set dom.webgpu.enabled to true, or use a Chromium browser.",
@@ -74,12 +74,12 @@ function browserSteps(userAgent: string, problem: "missing" | "no-adapter"): rea
   if (/Chrome\/|Chromium\//.test(userAgent)) {
     const steps = ["In the browser's settings under System, switch on graphics acceleration, and restart the browser."];
     if (problem === "missing") steps.unshift("Update the browser: WebGPU is on in version 113 and later (121 on Android).");
-    if (/Linux|X11/.test(userAgent) && !/Android/.test(userAgent)) {
+    if (/Linux|X11/.test(userAgent) && !userAgent.includes('Android')) {
       steps.push("On Linux open chrome://flags/#enable-unsafe-webgpu, switch it on, and restart the browser.");
     }
     return [...steps, "Look at chrome://gpu: the line WebGPU says what stands in the way."];
   }
-  if (apple && /Safari\//.test(userAgent)) {
+  if (apple && userAgent.includes('Safari/')) {
     return ["Update the system: Safari has WebGPU from version 26 (macOS, iOS and iPadOS 26).", "Until then use Chrome or Edge on a Mac."];
   }
   return ["Use a current Chrome, Edge, Safari 26 or Firefox.", "Update the graphics driver."];

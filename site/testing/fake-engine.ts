@@ -15,7 +15,6 @@ export { ERROR_CODES } from "../../runtime-web/src/generated/contracts.js";
 const parameters = new URLSearchParams(location.search);
 const delayMs = Number(parameters.get("delay") ?? 8);
 let failure = parameters.get("fail") as ErrorCode | null;
-let loads = 0;
 
 const ANSWER = [
   "A rainbow forms when sunlight enters **raindrops**, bends, is *reflected* at their back and bends again on its way out.",
@@ -24,6 +23,18 @@ const ANSWER = [
   "| colour | angle |\n|---|---|\n| red | 42.4° |\n| violet | 40.6° |",
   "> Two people never see the same rainbow. More under https://example.org/rainbow or in `optics.txt`.",
 ].join("\n\n");
+
+/** What the real one keeps: one model's files, once one was loaded. */
+export function cacheUsage(): Promise<{ files: number; nbytes: number }> {
+  const cached = localStorage.getItem("fake.cached") === "yes";
+  return Promise.resolve(cached ? { files: 4, nbytes: 83_100_000 } : { files: 0, nbytes: 0 });
+}
+
+/** Forgets it. */
+export function clearCache(): Promise<void> {
+  localStorage.removeItem("fake.cached");
+  return Promise.resolve();
+}
 
 const sleep = (ms: number, signal?: AbortSignal): Promise<void> =>
   new Promise((resolve, reject) => {
@@ -66,7 +77,7 @@ async function* answer(
 export async function createEngine(options: EngineOptions): Promise<Engine> {
   const { onProgress, signal } = options;
   const nbytes = 83_100_000;
-  const fromCache = loads > 0;
+  const fromCache = localStorage.getItem("fake.cached") === "yes";
   for (let step = 1; step <= 20; step += 1) {
     await sleep(delayMs * 3, signal);
     const loaded = (nbytes * step) / 20;
@@ -80,7 +91,7 @@ export async function createEngine(options: EngineOptions): Promise<Engine> {
     }
   }
   onProgress?.({ stage: "ready", loaded: 1, total: 1, fromCache, text: "" });
-  loads += 1;
+  localStorage.setItem("fake.cached", "yes");
   const adapter = { vendor: "acme", architecture: "roadrunner-2", device: "", description: "", isFallback: false, features: [] };
   return {
     info: {

@@ -18,7 +18,7 @@ from webcompile.errors import WebcompileError
 from webcompile.manifest import Manifest
 
 MODELS_FILE = "models.json"
-PAGE_FILES = ("index.html", "app.js", "style.css", "icon.svg", "worker.js")
+PAGE_FILES = ("index.html", "app.js", "style.css", "icon.svg", "worker.js", "host.js")
 RUNTIME_FILE = "runtime.wasm"
 
 MEDIA_TYPES = {

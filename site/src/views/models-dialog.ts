@@ -1,14 +1,18 @@
-/** The model chooser, with facts about the model that runs. */
+/** The model chooser, with facts about the model that runs and about the room that downloads take. */
+
+import { cacheUsage, clearCache } from "webcompile";
 
 import { byId, element } from "../dom.js";
 import { formatBytes } from "../format.js";
-import type { ModelEntry } from "../models.js";
+import { forgetDownloaded, type ModelEntry } from "../models.js";
 import type { Session } from "../session.js";
 import { describeAdapter } from "../support.js";
+import { announce } from "./announcer.js";
 import { dialogHead } from "./settings-dialog.js";
 
 export class ModelsDialog {
   readonly #dialog = byId("models", HTMLDialogElement);
+  readonly #storage = element("section", { class: "storage", "aria-label": "Downloads" });
   readonly #choose: (model: ModelEntry) => void;
 
   constructor(choose: (model: ModelEntry) => void) {
@@ -28,8 +32,29 @@ export class ModelsDialog {
         ...models.map((model) => this.#option(model, model === session.model)),
       ),
       ...runningFacts(session),
+      this.#storage,
     );
+    void this.#showStorage();
     this.#dialog.showModal();
+  }
+
+  async #showStorage(): Promise<void> {
+    const { nbytes } = await cacheUsage();
+    const text = element("span", {}, nbytes > 0 ? `Downloads take ${formatBytes(nbytes)} on this device.` : "Nothing is downloaded.");
+    if (nbytes === 0) {
+      this.#storage.replaceChildren(text);
+      return;
+    }
+    const remove = element("button", { type: "button", class: "button" }, "Delete downloads");
+    remove.addEventListener("click", () => {
+      remove.disabled = true;
+      forgetDownloaded();
+      void clearCache().then(() => {
+        announce("Downloads deleted");
+        return this.#showStorage();
+      });
+    });
+    this.#storage.replaceChildren(text, remove);
   }
 
   #option(model: ModelEntry, chosen: boolean): HTMLElement {
