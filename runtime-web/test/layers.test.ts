@@ -1,0 +1,41 @@
+import assert from "node:assert/strict";
+import { readdir, readFile } from "node:fs/promises";
+import { test } from "node:test";
+
+/** Which modules of src/ a module may import; those for all to use are not repeated. */
+const MAY_IMPORT: Record<string, string[]> = {
+  index: ["cache", "client"],
+  client: ["connection", "protocol", "stream", "host"],
+  connection: ["protocol"],
+  worker: ["host"],
+  host: ["engine", "load", "openai/chat", "protocol"],
+  protocol: [],
+  "openai/chat": ["engine", "openai/request"],
+  "openai/request": ["check", "engine", "template"],
+  load: ["artifact", "cache", "check", "download", "engine", "manifest", "model", "progress", "protocol", "template", "tokenizer"],
+  engine: ["check", "detokenizer", "gpu", "model", "random", "sampler", "scheduler", "stop", "template", "tokenizer"],
+  model: ["artifact", "gpu", "manifest", "wasm", "weights"],
+  artifact: ["download", "manifest"],
+  download: ["cache"],
+  manifest: ["check"],
+  weights: ["manifest"],
+  wasm: ["gpu"],
+  sampler: ["random"],
+  tokenizer: ["detokenizer"],
+};
+const FOR_ALL = ["errors", "types", "openai/types", "generated/contracts"];
+
+test("modules import only what is below them", async () => {
+  const source = new URL("../src/", import.meta.url);
+  const files = (await readdir(source, { recursive: true })).filter((file) => file.endsWith(".ts"));
+  assert.ok(files.length > 25);
+  for (const file of files) {
+    const name = file.slice(0, -".ts".length);
+    const text = await readFile(new URL(file, source), "utf8");
+    const imports = [...text.matchAll(/(?:from |import\()"(\.[^"]+)\.js"/g)].map(([, path = ""]) =>
+      new URL(path, new URL(name, "file:///")).pathname.slice(1),
+    );
+    const strangers = imports.filter((one) => !FOR_ALL.includes(one) && MAY_IMPORT[name]?.includes(one) !== true);
+    assert.deepEqual(strangers, [], `${name} imports ${strangers.join(", ")}`);
+  }
+});
