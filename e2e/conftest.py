@@ -8,9 +8,8 @@ from __future__ import annotations
 import os
 import re
 import socket
-import subprocess
-import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -132,21 +131,14 @@ def shoot() -> Callable[[Page, str], None]:
 
 
 @pytest.fixture(scope="session")
-def artifact() -> Path:
-    """The demo model compiled for WebGPU. Compiling takes over what has not changed, so only the first run is slow."""
-    folder = ROOT / "build" / "e2e" / "demo-q4f32_1"
-    command = [
-        sys.executable,
-        "-m",
-        "webcompile",
-        "demo",
-        "--target",
-        "webgpu",
-        "--quantization",
-        "q4f32_1",
-        "-o",
-        str(folder),
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return folder
+def artifact(demo_artifact: Callable[[str], Path]) -> Path:
+    """The demo model in the quantization that every adapter runs."""
+    return demo_artifact("q4f32_1")
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    """Playwright's own `wait_for_function` evaluates a text in the page, which the page's security policy forbids."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Launch, Serve, SiteServer
+from conftest import ROOT, Launch, Serve, SiteServer, wait_until
 from playwright.sync_api import Page, expect
 
 from webcompile.errors import ERROR_CODES
@@ -189,7 +189,7 @@ def test_copy_answer_and_code(page: Page) -> None:
     expect(page.locator("#announcer")).to_have_text("Copied")
     assert page.evaluate("navigator.clipboard.readText()").startswith("def snell(n1: float")
     page.get_by_label("Copy answer").click()
-    page.wait_for_function("async () => (await navigator.clipboard.readText()).includes('**raindrops**')")
+    wait_until(lambda: "**raindrops**" in page.evaluate("navigator.clipboard.readText()"))
 
 
 def test_settings_go_into_the_request_and_are_kept(page: Page) -> None:
@@ -389,7 +389,7 @@ def test_a_reader_who_scrolled_up_is_left_alone(site: SiteServer, new_page: Call
     page.click("#load-model")
     expect(page.locator("#model-dot")).to_have_attribute("data-state", "ready")
     ask(page, "words 400")
-    page.wait_for_function("document.querySelector('#scroller').scrollTop > 50", timeout=ANSWER_TIMEOUT_MS)
+    wait_until(lambda: page.evaluate("document.querySelector('#scroller').scrollTop") > 50)
     page.locator("#scroller").hover()
     page.mouse.wheel(0, -10_000)
     expect(page.locator("#to-end")).to_be_visible()

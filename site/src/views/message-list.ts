@@ -29,8 +29,8 @@ export class MessageList {
   constructor(actions: MessageActions) {
     this.#actions = actions;
     this.#scroller.addEventListener("scroll", () => {
-      const { scrollHeight, scrollTop, clientHeight } = this.#scroller;
-      const distance = scrollHeight - scrollTop - clientHeight;
+      const { scrollTop } = this.#scroller;
+      const distance = this.#distance();
       // Any way up is the reader's, however short: a growing answer must not pull him back in the midst of it.
       const up = scrollTop < this.#lastTop;
       this.#following = distance < 2 || (distance < NEAR_PX && !up);
@@ -49,7 +49,6 @@ export class MessageList {
   /** Goes to the end and stays there while the answer grows. */
   follow(): void {
     this.#following = true;
-    this.#toEnd.hidden = true;
     this.#keepEnd();
   }
 
@@ -84,5 +83,12 @@ export class MessageList {
 
   #keepEnd(): void {
     if (this.#following) this.#scroller.scrollTop = this.#scroller.scrollHeight;
+    this.#toEnd.hidden = this.#distance() < NEAR_PX;
+  }
+
+  /** How much there is below what is seen. */
+  #distance(): number {
+    const { scrollHeight, scrollTop, clientHeight } = this.#scroller;
+    return scrollHeight - scrollTop - clientHeight;
   }
 }
