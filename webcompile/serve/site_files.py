@@ -119,6 +119,8 @@ def _unused_name(text: str, used: set[str]) -> str:
 
 
 def _download_nbytes(manifest: Manifest) -> int:
-    """What a browser downloads at most: all but the libraries of other targets."""
-    native = {variant.file for variant in manifest.variants if variant.target != "webgpu"}
-    return sum(entry.nbytes for entry in manifest.files if entry.path not in native)
+    """What a browser downloads at most: the shared files and the largest of the libraries, of which it takes one."""
+    nbytes = {entry.path: entry.nbytes for entry in manifest.files}
+    libraries = {variant.file: variant.target for variant in manifest.variants}
+    largest = max((nbytes[file] for file, target in libraries.items() if target == "webgpu"), default=0)
+    return largest + sum(size for path, size in nbytes.items() if path not in libraries)

@@ -82,7 +82,8 @@ export class MessageList {
   }
 
   #keepEnd(): void {
-    if (this.#following) this.#scroller.scrollTop = this.#scroller.scrollHeight;
+    // Without messages there is the welcome, which is read from its beginning.
+    if (this.#following && this.#views.length > 0) this.#scroller.scrollTop = this.#scroller.scrollHeight;
     this.#toEnd.hidden = this.#distance() < NEAR_PX;
   }
 
