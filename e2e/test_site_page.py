@@ -58,7 +58,7 @@ def wait_for_answer(page: Page) -> None:
 
 
 def test_first_visit_offers_the_download_with_its_size(page: Page) -> None:
-    expect(page.locator("#load-model")).to_have_text("Load the model (83.1 MB)")
+    expect(page.locator("#load-model")).to_have_text("Load model (83.1 MB)")
     page.click("#load-model")
     expect(page.locator("#load")).to_be_visible()
     expect(page.locator("[data-stage=download] .detail")).to_contain_text("MB/s")
@@ -192,6 +192,19 @@ def test_copy_answer_and_code(page: Page) -> None:
     wait_until(lambda: "**raindrops**" in page.evaluate("navigator.clipboard.readText()"))
 
 
+def test_thoughts_are_folded_away_and_not_sent_back(page: Page) -> None:
+    ask(page, "echo <think>First I *ponder*.</think>\n\nThen I answer.")
+    wait_for_answer(page)
+    expect(page.locator(".thoughts summary")).to_have_text("Thoughts")
+    expect(page.locator(".thoughts em")).to_be_hidden()
+    expect(page.locator("#announcer")).to_have_text("Answer: Then I answer.")
+    page.click(".thoughts summary")
+    expect(page.locator(".thoughts em")).to_be_visible()
+    ask(page, "echo next")
+    wait_for_answer(page)
+    assert page.evaluate("globalThis.lastRequest.messages[1].content") == "Then I answer."
+
+
 def test_settings_go_into_the_request_and_are_kept(page: Page) -> None:
     page.click("#open-settings")
     page.get_by_label("System prompt").fill("Be brief.")
@@ -304,7 +317,7 @@ def test_another_model_is_chosen_and_remembered(page: Page) -> None:
     page.click("#open-models")
     page.get_by_label("Large 8B Instruct").check()
     page.keyboard.press("Escape")
-    expect(page.locator("#load-model")).to_have_text("Load the model (4.51 GB)")
+    expect(page.locator("#load-model")).to_have_text("Load model (4.51 GB)")
     page.reload()
     expect(page.locator("#model-label")).to_have_text("Large 8B Instruct")
     page.goto(page.url.split("?")[0] + "?model=small")

@@ -32,7 +32,7 @@ export function showWelcome(
           "button",
           { type: "button", id: "load-model", class: "button primary large", onclick: actions.load },
           icon("down"),
-          `Load the model (${formatBytes(model.nbytes)})`,
+          `Load model (${formatBytes(model.nbytes)})`,
         )
       : null;
   root.replaceChildren(
