@@ -35,7 +35,7 @@ export class MessageList {
       const up = scrollTop < this.#lastTop;
       this.#following = distance < 2 || (distance < NEAR_PX && !up);
       this.#lastTop = scrollTop;
-      this.#toEnd.hidden = distance < NEAR_PX;
+      this.#showToEnd();
     });
     this.#toEnd.addEventListener("click", () => {
       this.follow();
@@ -84,7 +84,11 @@ export class MessageList {
   #keepEnd(): void {
     // Without messages there is the welcome, which is read from its beginning.
     if (this.#following && this.#views.length > 0) this.#scroller.scrollTop = this.#scroller.scrollHeight;
-    this.#toEnd.hidden = this.#distance() < NEAR_PX;
+    this.#showToEnd();
+  }
+
+  #showToEnd(): void {
+    this.#toEnd.hidden = this.#views.length === 0 || this.#distance() < NEAR_PX;
   }
 
   /** How much there is below what is seen. */
