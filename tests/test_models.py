@@ -85,12 +85,11 @@ class Compiled:
     """A tiny model compiled for the CPU; `run` is one call of its functions."""
 
     def __init__(self, built: Architecture, arrays: dict[str, np.ndarray], quantization: str) -> None:
-        target = get_target("cpu")
-        variant = target.variants[0]
+        variant = get_target("cpu").variants[0]
         model = CausalLM(Context(get_scheme(quantization), variant.dtype, variant.schedule, PAGE_TOKENS), built.config)
         module, params = model.export_tvm(spec=model.specification())
         with tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):
-            executable = relax.build(module, target.tvm_target, relax_pipeline=pipeline({"s": 64}))
+            executable = relax.build(module, variant.tvm_target, relax_pipeline=pipeline({"s": 64}))
         self._vm = relax.VirtualMachine(executable, tvm.cpu())
         self._params = [tvm.runtime.tensor(arrays[name].astype(param.dtype)) for name, param in params]
         config = built.config

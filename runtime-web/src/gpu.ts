@@ -71,6 +71,11 @@ const WANTED_LIMITS = [
   "maxComputeWorkgroupSizeX",
 ] as const satisfies readonly (keyof GPUSupportedLimits)[];
 
+/**
+ * Kernels exchange values within teams of threads whose loops have the same bounds, while those of the other teams of their
+ * subgroup may differ: more than WGSL's analysis can prove.
+ */
+const SUBGROUPS_MAY_DIVERGE = "diagnostic(off, subgroup_uniformity);\n";
 /** Dispatches per submit at most. */
 const UNIFORM_SLOTS = 1024;
 const SLOT_BYTES = 256;
@@ -225,7 +230,7 @@ export class Gpu {
     const { group, pipeline } = this.#layout(writeAccess(name, info, numBuffers));
     const uniformWords = (Math.ceil((4 * (numScalars + 1)) / SLOT_BYTES) * SLOT_BYTES) / 4;
     const kernel: Kernel = { name, numBuffers, numScalars, layout: group, groups: new Map(), uniformWords, pipeline: undefined };
-    const module = this.#device.createShaderModule({ label: name, code: wgsl });
+    const module = this.#device.createShaderModule({ label: name, code: SUBGROUPS_MAY_DIVERGE + wgsl });
     const descriptor = { label: name, layout: pipeline, compute: { module, entryPoint: name } };
     const compiled = this.#device.createComputePipelineAsync(descriptor).then(
       (made) => {

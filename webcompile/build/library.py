@@ -46,7 +46,7 @@ class Library:
     def build_key(self) -> str:
         """sha256 over the inputs of the compilation; equal keys mean equal libraries."""
         digest = hashlib.sha256()
-        parts = (self.config, self.scheme.name, str(self.target), self.variant, ABI_VERSION, version("apache-tvm"))
+        parts = (self.config, self.scheme.name, self.target.host, self.variant, ABI_VERSION, version("apache-tvm"))
         for part in parts:
             digest.update(repr(part).encode())
         package = Path(webcompile.__file__).parent
@@ -79,7 +79,7 @@ class Library:
         with tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):
             if self.target.name == "webgpu":
                 module = module.with_attr("system_lib_prefix", SYSTEM_LIB_PREFIX)
-            executable = relax.build(module, self.target.tvm_target, relax_pipeline=pipeline(bounds, dump))
+            executable = relax.build(module, self.variant.tvm_target, relax_pipeline=pipeline(bounds, dump))
         if self.target.name == "webgpu":
             link_model(executable, assets.runtime_wasm(), output)
         else:

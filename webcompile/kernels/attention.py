@@ -1,12 +1,15 @@
 """Causal attention over the paged cache: out[s, h, d] = sum_t softmax_t(q[s, h] . k[t] * scale) v[t].
 
-One thread owns a (token, head) and runs through its cached tokens once, rescaling as the maximum grows (online softmax,
-Milakov & Gimelshein 2018). In decode a head's tokens are cut into `attention_splits` parts that a second kernel merges.
+A team owns a (token, head) and runs through its cached tokens once, rescaling as the maximum grows (online softmax,
+Milakov & Gimelshein 2018). It is one thread, or with subgroups a few that share the head's dimensions. In decode a
+head's tokens are cut into `attention_splits` parts that a second kernel merges.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +21,7 @@ from webcompile.kernels.builder import (
     Expr,
     Schedule,
     add,
+    add_over_team,
     argument,
     blocks,
     ceildiv,
@@ -26,7 +30,6 @@ from webcompile.kernels.builder import (
     local,
     store,
     threads,
-    unrolled,
     when,
 )
 from webcompile.kernels.heads import Heads
@@ -48,19 +51,18 @@ def attention(schedule: Schedule, heads: Heads, dtype: str, scale: float) -> Any
         position = argument("position", (1,), "int32")
         page_table, cache = heads.declare_cache(dtype)
         out = argument("out", (tokens, num_heads * head_dim), dtype)
-        total = tokens * num_heads
-        with (
-            blocks(schedule, ceildiv(total, schedule.threads)) as block,
-            threads(schedule, schedule.threads) as thread,
-            when(block * schedule.threads + thread < total),
-        ):
-            index = block * schedule.threads + thread
-            token, head = tirx.floordiv(index, num_heads), tirx.floormod(index, num_heads)
+        total, lanes = tokens * num_heads, _lanes(schedule, head_dim)
+        teams = schedule.threads // lanes
+        with blocks(schedule, ceildiv(total, teams)) as block, threads(schedule, schedule.threads) as thread:
+            index = block * teams + tirx.floordiv(thread, lanes)
+            # Teams beyond the end repeat the last one: exchanges within a subgroup need all threads.
+            team = tirx.min(index, total - 1)
+            token, head = tirx.floordiv(team, num_heads), tirx.floormod(team, num_heads)
             stop = position[0] + token.astype("int32") + 1
-            query = _Query(q, token, head, scale)
+            query = _Query(q, token, head, scale, thread, lanes)
             _, denominator, sums = _run_through(schedule, query, page_table, cache, (tirx.const(0, "int32"), stop))
-            with unrolled(schedule, head_dim) as i:
-                store(out, (token, head * head_dim + i), (sums[i] / denominator[0]).astype(dtype))
+            with when(index < total), query.dimensions(schedule) as (i, dim):
+                store(out, (token, head * head_dim + dim), (sums[i] / denominator[0]).astype(dtype))
     return finish()
 
 
@@ -77,22 +79,23 @@ def attention_split(schedule: Schedule, heads: Heads, dtype: str, scale: float) 
         position = argument("position", (1,), "int32")
         page_table, cache = heads.declare_cache(dtype)
         parts = argument("parts", (num_heads, splits, head_dim + 2), "float32")
-        total = num_heads * splits
-        with (
-            blocks(schedule, ceildiv(total, schedule.threads)) as block,
-            threads(schedule, schedule.threads) as thread,
-            when(block * schedule.threads + thread < total),
-        ):
-            index = block * schedule.threads + thread
-            head, split = tirx.floordiv(index, splits), tirx.floormod(index, splits)
+        total, lanes = num_heads * splits, _lanes(schedule, head_dim)
+        teams = schedule.threads // lanes
+        with blocks(schedule, ceildiv(total, teams)) as block, threads(schedule, schedule.threads) as thread:
+            index = block * teams + tirx.floordiv(thread, lanes)
+            team = tirx.min(index, total - 1)
+            head, split = tirx.floordiv(team, splits), tirx.floormod(team, splits)
             length = position[0] + 1
             chunk = ceildiv(length, splits)
             span = (split * chunk, tirx.min(length, (split + 1) * chunk))
-            maximum, denominator, sums = _run_through(schedule, _Query(q, 0, head, scale), page_table, cache, span)
-            with unrolled(schedule, head_dim) as i:
-                store(parts, (head, split, i), sums[i])
-            store(parts, (head, split, head_dim), maximum[0])
-            store(parts, (head, split, head_dim + 1), denominator[0])
+            query = _Query(q, 0, head, scale, thread, lanes)
+            maximum, denominator, sums = _run_through(schedule, query, page_table, cache, span)
+            with when(index < total):
+                with query.dimensions(schedule) as (i, dim):
+                    store(parts, (head, split, dim), sums[i])
+                with when(thread % lanes == 0):
+                    store(parts, (head, split, head_dim), maximum[0])
+                    store(parts, (head, split, head_dim + 1), denominator[0])
     return finish()
 
 
@@ -125,28 +128,46 @@ def attention_merge(schedule: Schedule, num_heads: int, head_dim: int, dtype: st
     return finish()
 
 
+def _lanes(schedule: Schedule, head_dim: int) -> int:
+    """Threads of a team."""
+    return schedule.subgroup if schedule.subgroup and head_dim % schedule.subgroup == 0 else 1
+
+
 @dataclass(frozen=True)
 class _Query:
-    """One query vector: q[token, head], to be scaled."""
+    """One query vector, q[token, head] * scale, and the team that owns it."""
 
     q: Buffer
     token: Expr
     head: Expr
     scale: float
+    thread: Expr
+    lanes: int
+
+    @property
+    def dims_per_lane(self) -> int:
+        """Dimensions of the head that each thread of the team holds."""
+        return int(self.q.shape[2]) // self.lanes
+
+    @contextmanager
+    def dimensions(self, schedule: Schedule) -> Iterator[tuple[Expr, Expr]]:
+        """Loops over this thread's dimensions: (number among its own, dimension of the head). Neighbours interleave."""
+        count = self.dims_per_lane
+        with T.unroll(count) if schedule.unroll_heads or self.lanes > 1 else T.serial(count) as i:
+            yield i, i * self.lanes + self.thread % self.lanes
 
 
 def _run_through(
     schedule: Schedule, query: _Query, page_table: Buffer, cache: Buffer, span: tuple[Expr, Expr]
 ) -> tuple[Buffer, Buffer, Buffer]:
-    """(maximum[1], denominator[1], sums[d]) of a query over the cached tokens of a span; sums are unnormalized."""
+    """(maximum[1], denominator[1], this thread's unnormalized sums) of a query over the cached tokens of a span."""
     start, stop = span
-    num_heads, head_dim = int(query.q.shape[1]), int(query.q.shape[2])
     num_kv_heads, page_tokens = int(cache.shape[2]), int(cache.shape[3])
-    kv_head = tirx.floordiv(query.head, num_heads // num_kv_heads)
-    scaled, sums = local(head_dim), local(head_dim)
+    kv_head = tirx.floordiv(query.head, int(query.q.shape[1]) // num_kv_heads)
+    scaled, sums = local(query.dims_per_lane), local(query.dims_per_lane)
     maximum, denominator = local(1), local(1)
-    with unrolled(schedule, head_dim) as i:
-        store(scaled, i, f32(query.q[query.token, query.head, i]) * f32(query.scale))
+    with query.dimensions(schedule) as (i, dim):
+        store(scaled, i, f32(query.q[query.token, query.head, dim]) * f32(query.scale))
         store(sums, i, f32(0.0))
     store(maximum, 0, f32(_LOWEST))
     store(denominator, 0, f32(0.0))
@@ -157,13 +178,15 @@ def _run_through(
         store(slot, 0, tirx.floormod(where[0], page_tokens))
         score, higher, old_factor, factor = local(1), local(1), local(1), local(1)
         store(score, 0, f32(0.0))
-        with unrolled(schedule, head_dim) as i:
-            add(score, 0, scaled[i] * f32(cache[page[0], 0, kv_head, slot[0], i]))
+        with query.dimensions(schedule) as (i, dim):
+            add(score, 0, scaled[i] * f32(cache[page[0], 0, kv_head, slot[0], dim]))
+        add_over_team(score, query.thread, query.lanes)
         store(higher, 0, tirx.max(maximum[0], score[0]))
         store(old_factor, 0, tirx.exp(maximum[0] - higher[0]))
         store(factor, 0, tirx.exp(score[0] - higher[0]))
         store(maximum, 0, higher[0])
         store(denominator, 0, denominator[0] * old_factor[0] + factor[0])
-        with unrolled(schedule, head_dim) as i:
-            store(sums, i, sums[i] * old_factor[0] + factor[0] * f32(cache[page[0], 1, kv_head, slot[0], i]))
+        with query.dimensions(schedule) as (i, dim):
+            value = f32(cache[page[0], 1, kv_head, slot[0], dim])
+            store(sums, i, sums[i] * old_factor[0] + factor[0] * value)
     return maximum, denominator, sums

@@ -33,6 +33,11 @@ class Schedule:
     """Weight rows per thread in matrix products: a loaded activation serves that many rows."""
     token_tile: int
     """Tokens per thread in prefill: a loaded weight serves that many tokens."""
+    subgroup: int
+    """Neighbouring threads that may hand values to one another without memory; 0 where there are no subgroups."""
+    unroll_heads: bool
+    """Whether loops over a head's dimensions are unrolled. GPUs spill arrays that a loop indexes; the compilers of
+    software adapters take long over long code."""
     attention_splits: int
     """Parts into which decode attention cuts the cached tokens of a head."""
 
@@ -101,11 +106,30 @@ def add(buffer: Buffer, index: Expr, value: Expr) -> None:
     T.buffer_store(buffer, buffer[index] + value, [index])
 
 
-@contextmanager
-def unrolled(schedule: Schedule, extent: int) -> Iterator[Expr]:
-    """A short loop over registers: unrolled on a GPU, where indexed registers spill; left to LLVM on a CPU."""
-    with T.unroll(extent) if schedule.gpu else T.serial(extent) as index:
-        yield index
+def broadcast(value: Expr, source: int, width: int) -> Expr:
+    """`value` of thread `source` among each `width` neighbouring threads of a subgroup. All threads must take part."""
+    return tirx.call_intrin("float32", "tirx.tvm_warp_shuffle", tirx.const(0, "uint32"), value, source, width, width)
+
+
+def add_over_team(value: Buffer, thread: Expr, width: int) -> None:
+    """value[0] of each thread becomes the sum over its `width` neighbours, by exchanges within the subgroup.
+
+    WGSL's shuffle by exclusive or is not among TVM's intrinsics: each exchange is a shift up or down, as the thread needs.
+    """
+    distance = 1
+    while distance < width:
+        below = tirx.floormod(thread, 2 * distance) < distance
+        shifts = [
+            tirx.call_intrin(
+                "float32", f"tirx.tvm_warp_shuffle_{way}", tirx.const(0, "uint32"), value[0], distance, width, width
+            )
+            for way in ("down", "up")
+        ]
+        other = local(2)
+        store(other, 0, shifts[0])
+        store(other, 1, shifts[1])
+        add(value, 0, tirx.Select(below, other[0], other[1]))
+        distance *= 2
 
 
 def add_over_lanes(sums: Buffer, count: int, thread: Expr, schedule: Schedule) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tvm import tirx
 
-from webcompile.kernels.builder import Expr, Schedule, argument, blocks, ceildiv, kernel, store, threads, when
+from webcompile.kernels.builder import Expr, Schedule, argument, blocks, ceildiv, f32, kernel, store, threads, when
 from webcompile.kernels.weights import BLOCK, WeightFormat
 
 
@@ -29,8 +29,8 @@ def embedding(schedule: Schedule, weight: WeightFormat, vocab_size: int, width: 
             index = block * schedule.threads + thread
             token, column = tirx.floordiv(index, per_token), tirx.floormod(index, per_token)
             row = tirx.max(tirx.min(token_ids[token], vocab_size - 1), 0)
-            values, scale = weight.load(matrix, row, column)
-            for i, value in enumerate(values):
+            for i, code in enumerate(weight.codes(matrix, row, column)):
                 with when(column * BLOCK + i < width):
-                    store(y, (token, column * BLOCK + i), (value if scale is None else value * scale).astype(dtype))
+                    value = (code - f32(weight.offset)) * weight.scale(matrix, row, column)
+                    store(y, (token, column * BLOCK + i), value.astype(dtype))
     return finish()

@@ -23,6 +23,7 @@ from webcompile.kernels.builder import (
     add_over_lanes,
     argument,
     blocks,
+    broadcast,
     ceildiv,
     f32,
     kernel,
@@ -84,7 +85,14 @@ def matmul(
 
             sums = local(len(weight_row) * token_tile)
             _accumulate(
-                sums, x=x, x_row=x_row, weight=weight, matrix=matrix, weight_row=weight_row, lane=lane, lanes=schedule.lanes
+                sums,
+                x=x,
+                x_row=x_row,
+                weight=weight,
+                matrix=matrix,
+                weight_row=weight_row,
+                thread=thread,
+                schedule=schedule,
             )
             add_over_lanes(sums, len(weight_row) * token_tile, thread, schedule)
 
@@ -114,36 +122,69 @@ def _accumulate(
     weight: WeightFormat,
     matrix: Sequence[Buffer],
     weight_row: Sequence[Expr],
-    lane: Expr,
-    lanes: int,
+    thread: Expr,
+    schedule: Schedule,
 ) -> None:
-    """sums[row, token] = this lane's part of the dot products."""
-    tokens, columns = len(x_row), int(x.shape[1])
+    """sums[row, token] = this lane's part of the dot products.
+
+    Runs over strips of blocks that share a scale: sum (code - offset) * scale * x = scale * (sum code * x - offset * sum x).
+    """
+    tokens, num_blocks = len(x_row), ceildiv(int(x.shape[1]), BLOCK)
+    # With several lanes, neighbours take neighbouring blocks, so that their loads coalesce.
+    strip = weight.blocks_per_scale if schedule.lanes == 1 else 1
     for i in range(len(weight_row) * tokens):
         store(sums, i, f32(0.0))
-    num_blocks = ceildiv(columns, BLOCK)
-    with T.serial(ceildiv(num_blocks, lanes)) as step:
-        block = step * lanes + lane
-        with when(block < num_blocks):
-            values = local(tokens * BLOCK)
-            for i, row in enumerate(x_row):
+    with T.serial(ceildiv(num_blocks, strip * schedule.lanes)) as step:
+        first = step * (strip * schedule.lanes) + thread % schedule.lanes
+        parts, x_sums = local(len(weight_row) * tokens), local(tokens)
+        for i in range(len(weight_row) * tokens):
+            store(parts, i, f32(0.0))
+        for i in range(tokens):
+            store(x_sums, i, f32(0.0))
+        with T.serial(strip) as i, when(first + i < num_blocks):
+            block = local(1, "int32")
+            store(block, 0, first + i)
+            values = _load_block(x, x_row, block[0], thread, schedule)
+            for t in range(tokens):
                 for j in range(BLOCK):
-                    store(values, i * BLOCK + j, _load_x(x, row, block * BLOCK + j, columns))
+                    add(x_sums, t, values[t * BLOCK + j])
             for r, row in enumerate(weight_row):
-                loaded, scale = weight.load(matrix, row, block)
-                part = local(tokens)
-                for i in range(tokens):
-                    store(part, i, f32(0.0))
-                for j, weight_value in enumerate(loaded):
+                for j, code in enumerate(weight.codes(matrix, row, block[0])):
                     held = local(1)
-                    store(held, 0, weight_value)
-                    for i in range(tokens):
-                        add(part, i, held[0] * values[i * BLOCK + j])
-                for i in range(tokens):
-                    add(sums, r * tokens + i, part[i] if scale is None else part[i] * scale)
+                    store(held, 0, code)
+                    for t in range(tokens):
+                        add(parts, r * tokens + t, held[0] * values[t * BLOCK + j])
+        with when(first < num_blocks):
+            for r, row in enumerate(weight_row):
+                scale = local(1)
+                store(scale, 0, weight.scale(matrix, row, first))
+                for t in range(tokens):
+                    part = parts[r * tokens + t]
+                    if weight.offset:
+                        part = part - f32(weight.offset) * x_sums[t]
+                    add(sums, r * tokens + t, part * scale[0])
 
 
-def _load_x(x: Buffer, row: Expr, column: Expr, columns: int) -> Expr:
-    if columns % BLOCK == 0:
-        return f32(x[row, column])
-    return tirx.if_then_else(column < columns, f32(x[row, column]), f32(0.0))
+def _load_block(x: Buffer, x_row: Sequence[Expr], block: Expr, thread: Expr, schedule: Schedule) -> Buffer:
+    """x[row, BLOCK * block ...] of each row, float32; zero beyond the last column.
+
+    With subgroups and one lane, all threads want the same values: each loads one of a few, and they are handed around.
+    """
+    columns, width = int(x.shape[1]), schedule.subgroup if schedule.lanes == 1 else 0
+    values = local(len(x_row) * BLOCK)
+
+    def load(row: Expr, column: Expr) -> Expr:
+        if columns % BLOCK == 0:
+            return f32(x[row, column])
+        return tirx.if_then_else(column < columns, f32(x[row, column]), f32(0.0))
+
+    for t, row in enumerate(x_row):
+        for start in range(0, BLOCK, width or 1):
+            if not width:
+                store(values, t * BLOCK + start, load(row, block * BLOCK + start))
+                continue
+            mine = local(1)
+            store(mine, 0, load(row, block * BLOCK + start + thread % width))
+            for j in range(width):
+                store(values, t * BLOCK + start + j, broadcast(mine[0], j, width))
+    return values

@@ -18,7 +18,7 @@ BLOCK = 8
 
 
 class WeightFormat(Protocol):
-    """A storage layout of a matrix."""
+    """A storage layout of a matrix: weight = (code - offset) * scale, with one scale for some neighbouring columns."""
 
     def __hash__(self) -> int:
         """Formats are keys of the kernel caches."""
@@ -27,11 +27,22 @@ class WeightFormat(Protocol):
     def key(self) -> str:
         """Short name, part of kernel names."""
 
+    @property
+    def blocks_per_scale(self) -> int:
+        """Neighbouring blocks that share a scale."""
+
+    @property
+    def offset(self) -> float:
+        """What is subtracted from every code."""
+
     def declare(self, prefix: str, rows: int, columns: int) -> list[Buffer]:
         """Declares the kernel arguments of a [rows, columns] matrix, in the order of the scheme's parameters."""
 
-    def load(self, buffers: Sequence[Buffer], row: Expr, block: Expr) -> tuple[list[Expr], Expr | None]:
-        """Weights BLOCK * block ... of a row as float32, and the factor they all still need (None for one)."""
+    def codes(self, buffers: Sequence[Buffer], row: Expr, block: Expr) -> list[Expr]:
+        """Codes BLOCK * block ... of a row as float32."""
+
+    def scale(self, buffers: Sequence[Buffer], row: Expr, block: Expr) -> Expr:
+        """The scale of a row's block as float32."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,8 @@ class Plain:
     """One number per weight: [rows, columns] of `dtype`."""
 
     dtype: str
+    blocks_per_scale: int = 4
+    offset: float = 0.0
 
     @property
     def key(self) -> str:
@@ -49,14 +62,17 @@ class Plain:
         """See WeightFormat."""
         return [argument(f"{prefix}_weight", (rows, columns), self.dtype)]
 
-    def load(self, buffers: Sequence[Buffer], row: Expr, block: Expr) -> tuple[list[Expr], Expr | None]:
-        """See WeightFormat."""
+    def codes(self, buffers: Sequence[Buffer], row: Expr, block: Expr) -> list[Expr]:
+        """See WeightFormat. Columns beyond the end repeat the last one."""
         columns = int(buffers[0].shape[1])
-        last = columns - 1
         index = [block * BLOCK + i for i in range(BLOCK)]
         if columns % BLOCK:
-            index = [tirx.min(i, last) for i in index]
-        return [f32(buffers[0][row, i]) for i in index], None
+            index = [tirx.min(i, columns - 1) for i in index]
+        return [f32(buffers[0][row, i]) for i in index]
+
+    def scale(self, buffers: Sequence[Buffer], row: Expr, block: Expr) -> Expr:
+        """See WeightFormat."""
+        return f32(1.0)
 
 
 @dataclass(frozen=True)
@@ -65,11 +81,17 @@ class GroupInt4:
 
     scale_dtype: str
     group: int = 32
+    offset: float = 7.0
 
     @property
     def key(self) -> str:
         """See WeightFormat."""
         return {"float32": "q4f32", "float16": "q4f16"}[self.scale_dtype]
+
+    @property
+    def blocks_per_scale(self) -> int:
+        """See WeightFormat."""
+        return self.group // BLOCK
 
     def declare(self, prefix: str, rows: int, columns: int) -> list[Buffer]:
         """See WeightFormat."""
@@ -79,10 +101,12 @@ class GroupInt4:
             argument(f"{prefix}_scale", (rows, groups), self.scale_dtype),
         ]
 
-    def load(self, buffers: Sequence[Buffer], row: Expr, block: Expr) -> tuple[list[Expr], Expr | None]:
+    def codes(self, buffers: Sequence[Buffer], row: Expr, block: Expr) -> list[Expr]:
         """See WeightFormat."""
-        codes, scale = buffers
         word = local(1, "uint32")
-        store(word, 0, codes[row, block])
-        nibbles = [(word[0] >> tirx.const(4 * i, "uint32")) & tirx.const(15, "uint32") for i in range(BLOCK)]
-        return [f32(nibble) - f32(7.0) for nibble in nibbles], f32(scale[row, block // (self.group // BLOCK)])
+        store(word, 0, buffers[0][row, block])
+        return [f32((word[0] >> tirx.const(4 * i, "uint32")) & tirx.const(15, "uint32")) for i in range(BLOCK)]
+
+    def scale(self, buffers: Sequence[Buffer], row: Expr, block: Expr) -> Expr:
+        """See WeightFormat."""
+        return f32(buffers[1][row, tirx.floordiv(block, self.blocks_per_scale)])

@@ -19,6 +19,8 @@ class VariantSpec:
     dtype: str
     """Dtype of activations: "float32" or "float16"."""
     features: tuple[str, ...]
+    tvm_target: Any
+    """TVM's description of the device and its host."""
     schedule: Schedule
     adapters: str = "any"
     """"any", "hardware" or "software": see manifest.Variant."""
@@ -26,10 +28,9 @@ class VariantSpec:
 
 @dataclass(frozen=True)
 class TargetSpec:
-    """A target: TVM's description of it, its host, and its variants, best first."""
+    """A target: what runs its host code, and its variants, best first."""
 
     name: str
-    tvm_target: Any
     host: str
     library: str
     """Name of the library file, with `{variant}`."""

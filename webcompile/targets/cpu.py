@@ -9,7 +9,9 @@ import tvm
 from webcompile.kernels.builder import Schedule
 from webcompile.targets import TargetSpec, VariantSpec
 
-_SCHEDULE = Schedule(gpu=False, threads=16, lanes=1, row_tile=1, token_tile=4, attention_splits=4)
+_SCHEDULE = Schedule(
+    gpu=False, threads=16, lanes=1, row_tile=1, token_tile=4, subgroup=0, unroll_heads=False, attention_splits=4
+)
 
 
 def target() -> TargetSpec:
@@ -18,8 +20,7 @@ def target() -> TargetSpec:
     fast = {"fast-math-reassoc": True, "fast-math-contract": True}
     return TargetSpec(
         name="cpu",
-        tvm_target=tvm.target.Target({"kind": "llvm", "mcpu": cpu, **fast}),
         host=f"{platform.system().lower()}-{platform.machine()}-{cpu}",
         library="model.cpu.{variant}.so",
-        variants=(VariantSpec("f32", "float32", (), _SCHEDULE),),
+        variants=(VariantSpec("f32", "float32", (), tvm.target.Target({"kind": "llvm", "mcpu": cpu, **fast}), _SCHEDULE),),
     )

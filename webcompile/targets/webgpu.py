@@ -1,6 +1,13 @@
-"""WebGPU in a browser: WGSL kernels, host code for wasm32."""
+"""WebGPU in a browser: WGSL kernels, host code for wasm32.
+
+Adapters that compute on the CPU (SwiftShader, llvmpipe) want few threads with much work each: barriers and shared
+memory cost them 3 to 10 times what they save. Real GPUs want loads of neighbouring threads side by side.
+"""
 
 from __future__ import annotations
+
+import dataclasses
+from typing import Any
 
 import tvm
 
@@ -9,20 +16,33 @@ from webcompile.targets import TargetSpec, VariantSpec
 
 WASM_HOST = "wasm32-unknown-unknown-wasm"
 
-_SCHEDULE = Schedule(gpu=True, threads=32, lanes=1, row_tile=4, token_tile=4, attention_splits=16)
+_HARDWARE = Schedule(
+    gpu=True, threads=64, lanes=16, row_tile=2, token_tile=8, subgroup=0, unroll_heads=True, attention_splits=32
+)
+_SOFTWARE = Schedule(
+    gpu=True, threads=16, lanes=1, row_tile=8, token_tile=4, subgroup=0, unroll_heads=False, attention_splits=16
+)
+_SOFTWARE_SUBGROUPS = dataclasses.replace(_SOFTWARE, subgroup=4)
 
 
 def target() -> TargetSpec:
-    """See TargetSpec. Limits are those every WebGPU device has."""
-    device = {"kind": "webgpu", "max_num_threads": 256, "max_shared_memory_per_block": 16384, "thread_warp_size": 1}
-    host = {"kind": "llvm", "mtriple": WASM_HOST, "vector-width": 128}
+    """See TargetSpec."""
+    plain, subgroups = _device(), _device(supports_subgroups=True, thread_warp_size=32)
     return TargetSpec(
         name="webgpu",
-        tvm_target=tvm.target.Target(device, host=host),
         host=WASM_HOST,
         library="model.webgpu.{variant}.wasm",
         variants=(
-            VariantSpec("f16", "float16", ("shader-f16",), _SCHEDULE),
-            VariantSpec("f32", "float32", (), _SCHEDULE),
+            VariantSpec("f16", "float16", ("shader-f16",), plain, _HARDWARE, "hardware"),
+            VariantSpec("f32", "float32", (), plain, _HARDWARE, "hardware"),
+            VariantSpec("f32-software-subgroups", "float32", ("subgroups",), subgroups, _SOFTWARE_SUBGROUPS, "software"),
+            VariantSpec("f32-software", "float32", (), plain, _SOFTWARE, "software"),
         ),
     )
+
+
+def _device(thread_warp_size: int = 1, **attributes: Any) -> Any:
+    """Limits are those that every WebGPU device has."""
+    device = {"kind": "webgpu", "max_num_threads": 256, "max_shared_memory_per_block": 16384}
+    host = {"kind": "llvm", "mtriple": WASM_HOST, "vector-width": 128}
+    return tvm.target.Target({**device, "thread_warp_size": thread_warp_size, **attributes}, host=host)
