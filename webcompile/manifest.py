@@ -86,7 +86,7 @@ class TokenizerInfo:
 
 @dataclass(frozen=True)
 class WeightsInfo:
-    """The shared weights: `index` is `tensor-cache.json`, the field's existing format; `source` identifies the model read."""
+    """The shared weights: `index` is `tensor-cache.json`, the format of the field; `source` identifies the model read."""
 
     index: str
     source: str
