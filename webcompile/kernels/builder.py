@@ -38,8 +38,13 @@ class Schedule:
     unroll_heads: bool
     """Whether loops over a head's dimensions are unrolled. GPUs spill arrays that a loop indexes; the compilers of
     software adapters take long over long code."""
-    attention_splits: int
-    """Parts into which decode attention cuts the cached tokens of a head."""
+    attention_threads: int
+    """Threads that share the cached tokens of a head in decode."""
+
+    @property
+    def shared_width(self) -> int:
+        """Neighbouring threads that want the same activations and can hand them around; 1 for none."""
+        return self.subgroup if self.subgroup and self.lanes == 1 else 1
 
 
 @contextmanager
@@ -111,8 +116,8 @@ def broadcast(value: Expr, source: int, width: int) -> Expr:
     return tirx.call_intrin("float32", "tirx.tvm_warp_shuffle", tirx.const(0, "uint32"), value, source, width, width)
 
 
-def add_over_team(value: Buffer, thread: Expr, width: int) -> None:
-    """value[0] of each thread becomes the sum over its `width` neighbours, by exchanges within the subgroup.
+def add_over_team(values: Buffer, index: int, thread: Expr, width: int) -> None:
+    """values[index] of each thread becomes the sum over its `width` neighbours, by exchanges within the subgroup.
 
     WGSL's shuffle by exclusive or is not among TVM's intrinsics: each exchange is a shift up or down, as the thread needs.
     """
@@ -121,14 +126,14 @@ def add_over_team(value: Buffer, thread: Expr, width: int) -> None:
         below = tirx.floormod(thread, 2 * distance) < distance
         shifts = [
             tirx.call_intrin(
-                "float32", f"tirx.tvm_warp_shuffle_{way}", tirx.const(0, "uint32"), value[0], distance, width, width
+                "float32", f"tirx.tvm_warp_shuffle_{way}", tirx.const(0, "uint32"), values[index], distance, width, width
             )
             for way in ("down", "up")
         ]
         other = local(2)
         store(other, 0, shifts[0])
         store(other, 1, shifts[1])
-        add(value, 0, tirx.Select(below, other[0], other[1]))
+        add(values, index, tirx.Select(below, other[0], other[1]))
         distance *= 2
 
 

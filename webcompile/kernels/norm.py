@@ -1,4 +1,4 @@
-"""RMS normalization: y[s, m] = x[s, m] / sqrt(mean_m(x^2) + epsilon) * weight[m], in float32."""
+"""RMS normalization as a kernel of its own, for prefill: y = x / sqrt(mean(x^2) + epsilon) * weight, in float32."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from webcompile.kernels.builder import (
 
 
 @cache
-def rms_norm(schedule: Schedule, width: int, dtype: str, epsilon: float, *, one_token: bool, last_only: bool = False) -> Any:
+def rms_norm(schedule: Schedule, width: int, dtype: str, epsilon: float, *, last_only: bool = False) -> Any:
     """The PrimFunc (x[s, width], weight[width], y[s or 1, width]); `last_only` normalizes just the last token."""
-    tokens: Expr = 1 if one_token else tirx.Var("s", "int64")
+    tokens: Expr = tirx.Var("s", "int64")
     rows: Expr = 1 if last_only else tokens
     teams = schedule.threads // schedule.lanes
-    with kernel(f"rms_norm_{width}" + ("_last" if last_only else "") + ("" if one_token else "_tiled")) as finish:
+    with kernel(f"rms_norm_{width}" + ("_last" if last_only else "")) as finish:
         x = argument("x", (tokens, width), dtype)
         weight = argument("weight", (width,), dtype)
         y = argument("y", (rows, width), dtype)

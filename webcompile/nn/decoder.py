@@ -8,9 +8,10 @@ from typing import Any
 from tvm.relax.frontend import nn
 from tvm.relax.frontend.nn import Tensor
 
-from webcompile.kernels.attention import attention, attention_merge, attention_split
+from webcompile.kernels.attention import attention_decode, attention_prefill
+from webcompile.kernels.epilogues import RopeAppend, Store, SwiGLU
 from webcompile.kernels.heads import Heads
-from webcompile.kernels.rope import fixed_point_turns, rope_append
+from webcompile.kernels.trigonometry import fixed_point_turns
 from webcompile.nn.context import Context
 from webcompile.nn.linear import Embedding, Linear, call, call_inplace, is_one_token
 from webcompile.nn.norm import RMSNorm
@@ -55,36 +56,36 @@ class Attention(nn.Module):  # type: ignore[misc]
         )
         self.o_proj = Linear(context, config.hidden_size, width, config.attention_bias)
 
-    def forward(self, x: Tensor, residual: Tensor, cache: Tensor, step: Step) -> Tensor:
-        """residual + attention(x), both [s, hidden]; appends the s tokens to `cache`."""
+    def forward(self, x: Tensor, norm: RMSNorm, cache: Tensor, step: Step) -> Tensor:
+        """x + attention(norm(x)), both [s, hidden]; appends the s tokens to `cache`."""
         config, schedule, dtype = self.config, self.context.schedule, self.context.dtype
         heads = Heads(config.num_heads, config.num_kv_heads, config.head_dim, self.context.page_tokens)
-        one_token, tokens = is_one_token(x), x.shape[0]
-        q_out = Tensor.placeholder([tokens, config.num_heads, config.head_dim], dtype)
-        append = rope_append(schedule, heads, dtype, one_token=one_token)
-        cache, q = call_inplace(append, [self.qkv_proj(x), step.turns, step.position, step.page_table, cache], 4, q_out)
-        out = Tensor.placeholder([tokens, config.num_heads * config.head_dim], dtype)
-        arguments = [q, step.position, step.page_table, cache]
-        scale = config.head_dim**-0.5
-        if one_token:
-            shape = [config.num_heads, schedule.attention_splits, config.head_dim + 2]
-            parts = call(attention_split(schedule, heads, dtype, scale), arguments, Tensor.placeholder(shape, "float32"))
-            attended = call(attention_merge(schedule, config.num_heads, config.head_dim, dtype), [parts], out)
-        else:
-            attended = call(attention(schedule, heads, dtype, scale), arguments, out)
-        return self.o_proj(attended, epilogue="residual", residual=residual)
+        normalized, fused_norm = norm.before(x)
+        project = self.qkv_proj.kernel(normalized, RopeAppend(heads, dtype), self.qkv_proj.bias, fused_norm)
+        arguments = self.qkv_proj.arguments(normalized, self.qkv_proj.bias, fused_norm)
+        arguments += [step.turns, step.position, step.page_table, cache]
+        q_out = Tensor.placeholder([x.shape[0], config.num_heads, config.head_dim], dtype)
+        cache, q = call_inplace(project, arguments, len(arguments) - 1, q_out)
+        attend = attention_decode if is_one_token(x) else attention_prefill
+        out = Tensor.placeholder([x.shape[0], config.num_heads * config.head_dim], dtype)
+        kernel = attend(schedule, heads, dtype, config.head_dim**-0.5)
+        attended = call(kernel, [q, step.position, step.page_table, cache], out)
+        return self.o_proj(attended, residual=x)
 
 
 class MLP(nn.Module):  # type: ignore[misc]
     """down(silu(gate(x)) * up(x))."""
 
     def __init__(self, context: Context, config: DecoderConfig) -> None:
+        self.dtype = context.dtype
         self.gate_up_proj = Linear(context, 2 * config.intermediate_size, config.hidden_size, config.mlp_bias)
         self.down_proj = Linear(context, config.hidden_size, config.intermediate_size, config.mlp_bias)
 
-    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
-        """residual + mlp(x), both [s, hidden]."""
-        return self.down_proj(self.gate_up_proj(x, epilogue="swiglu"), epilogue="residual", residual=residual)
+    def forward(self, x: Tensor, norm: RMSNorm) -> Tensor:
+        """x + mlp(norm(x)), both [s, hidden]."""
+        normalized, fused_norm = norm.before(x)
+        gated = self.gate_up_proj(normalized, norm=fused_norm, epilogue=SwiGLU(self.dtype))
+        return self.down_proj(gated, residual=x)
 
 
 class DecoderLayer(nn.Module):  # type: ignore[misc]
@@ -98,8 +99,8 @@ class DecoderLayer(nn.Module):  # type: ignore[misc]
 
     def forward(self, x: Tensor, cache: Tensor, step: Step) -> Tensor:
         """x [s, hidden] → [s, hidden]."""
-        x = self.self_attn(self.input_layernorm(x), x, cache, step)
-        return self.mlp(self.post_attention_layernorm(x), x)
+        x = self.self_attn(x, self.input_layernorm, cache, step)
+        return self.mlp(x, self.post_attention_layernorm)
 
 
 class Decoder(nn.Module):  # type: ignore[misc]
@@ -111,11 +112,11 @@ class Decoder(nn.Module):  # type: ignore[misc]
         self.norm = RMSNorm(context, config.hidden_size, config.norm_epsilon)
 
     def forward(self, token_ids: Tensor, caches: list[Tensor], step: Step) -> Tensor:
-        """token_ids int32[s] → normalized last hidden state [1, hidden]."""
+        """token_ids int32[s] → hidden states [s, hidden], not yet normalized."""
         x = self.embed_tokens(token_ids)
         for layer, cache in zip(self.layers, caches, strict=True):
             x = layer(x, cache, step)
-        return self.norm(x, last_only=True)
+        return x
 
 
 class CausalLM(nn.Module):  # type: ignore[misc]
@@ -138,8 +139,9 @@ class CausalLM(nn.Module):  # type: ignore[misc]
     def _run(self, token_ids: Tensor, position: Tensor, page_table: Tensor, kv_cache: list[Tensor]) -> Tensor:
         turns = Tensor.from_const(fixed_point_turns(self.config.inverse_frequencies))
         hidden = self.model(token_ids, kv_cache, Step(position, page_table, turns))
+        last, fused_norm = self.model.norm.before_last(hidden)
         head = self.model.embed_tokens if self.config.tied_embeddings else self.lm_head
-        return head.multiply(hidden, out_dtype="float32")
+        return head.multiply(last, norm=fused_norm, epilogue=Store("float32"))
 
     def specification(self) -> dict[str, Any]:
         """What `export_tvm` needs: the functions with their symbolic shapes."""

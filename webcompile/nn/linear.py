@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from tvm.relax.frontend import nn
 from tvm.relax.frontend.nn import Tensor, op
 
 from webcompile.kernels.embedding import embedding
-from webcompile.kernels.matmul import Epilogue, matmul
+from webcompile.kernels.epilogues import AddResidual, Epilogue, Store
+from webcompile.kernels.matmul import matmul
 from webcompile.nn.context import Context
+
+
+@dataclass(frozen=True)
+class Norm:
+    """An RMS norm that a product applies to its input."""
+
+    weight: Tensor
+    epsilon: float
 
 
 class Matrix(nn.Module):  # type: ignore[misc]
@@ -32,28 +42,35 @@ class Matrix(nn.Module):  # type: ignore[misc]
         self,
         x: Tensor,
         *,
-        epilogue: Epilogue = "none",
+        epilogue: Epilogue | None = None,
         bias: Tensor | None = None,
+        norm: Norm | None = None,
         residual: Tensor | None = None,
-        out_dtype: str | None = None,
     ) -> Tensor:
-        """x [s, columns] → [s, rows] ([s, rows / 2] for swiglu): the product with what the epilogue adds."""
-        context = self.context
-        kernel = matmul(
-            context.schedule,
-            context.weight_format,
+        """x [s, columns] → [s, units of the epilogue], in the epilogue's dtype."""
+        epilogue = epilogue or (AddResidual if residual is not None else Store)(self.context.dtype)
+        extras = [residual] if residual is not None else []
+        out = Tensor.placeholder([x.shape[0], self.rows // epilogue.rows_per_unit], epilogue.dtype)
+        return call(self.kernel(x, epilogue, bias, norm), self.arguments(x, bias, norm) + extras, out)
+
+    def kernel(self, x: Tensor, epilogue: Epilogue, bias: Tensor | None, norm: Norm | None) -> Any:
+        """The product's kernel for this x."""
+        return matmul(
+            self.context.schedule,
+            self.context.weight_format,
             self.rows,
             self.columns,
-            context.dtype,
+            self.context.dtype,
             one_token=is_one_token(x),
             epilogue=epilogue,
             bias=bias is not None,
-            out_dtype=out_dtype,
+            norm_epsilon=norm.epsilon if norm is not None else None,
         )
-        extras = [tensor for tensor in (bias, residual) if tensor is not None]
-        width = self.rows // 2 if epilogue == "swiglu" else self.rows
-        out = Tensor.placeholder([x.shape[0], width], out_dtype or context.dtype)
-        return call(kernel, [x, *self.buffers, *extras], out)
+
+    def arguments(self, x: Tensor, bias: Tensor | None, norm: Norm | None) -> list[Tensor]:
+        """What the kernel takes before the epilogue's own buffers."""
+        extras = [bias, norm.weight if norm is not None else None]
+        return [x, *self.buffers, *(tensor for tensor in extras if tensor is not None)]
 
 
 class Linear(Matrix):
@@ -63,11 +80,9 @@ class Linear(Matrix):
         super().__init__(context, rows, columns)
         self.bias = nn.Parameter((rows,), context.dtype) if bias else None
 
-    def forward(
-        self, x: Tensor, *, epilogue: Epilogue = "none", residual: Tensor | None = None, out_dtype: str | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, **around: Any) -> Tensor:
         """See Matrix.multiply."""
-        return self.multiply(x, epilogue=epilogue, bias=self.bias, residual=residual, out_dtype=out_dtype)
+        return self.multiply(x, bias=self.bias, **around)
 
 
 class Embedding(Matrix):

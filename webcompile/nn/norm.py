@@ -7,7 +7,7 @@ from tvm.relax.frontend.nn import Tensor
 
 from webcompile.kernels.norm import rms_norm
 from webcompile.nn.context import Context
-from webcompile.nn.linear import call, is_one_token
+from webcompile.nn.linear import Norm, call, is_one_token
 
 
 class RMSNorm(nn.Module):  # type: ignore[misc]
@@ -17,16 +17,19 @@ class RMSNorm(nn.Module):  # type: ignore[misc]
         self.context, self.width, self.epsilon = context, width, epsilon
         self.weight = nn.Parameter((width,), context.dtype)
 
+    def before(self, x: Tensor) -> tuple[Tensor, Norm | None]:
+        """(input, norm) for a product that follows: in decode the product normalizes, in prefill a kernel does it once."""
+        if is_one_token(x):
+            return x, Norm(self.weight, self.epsilon)
+        return self(x), None
+
+    def before_last(self, x: Tensor) -> tuple[Tensor, Norm | None]:
+        """The same for the last token alone: [1, width]."""
+        return self.before(x) if is_one_token(x) else (self(x, last_only=True), None)
+
     def forward(self, x: Tensor, *, last_only: bool = False) -> Tensor:
         """x [s, width] → the same, or [1, width] of the last token."""
-        one_token = is_one_token(x)
-        kernel = rms_norm(
-            self.context.schedule,
-            self.width,
-            self.context.dtype,
-            self.epsilon,
-            one_token=one_token,
-            last_only=last_only and not one_token,
-        )
+        context = self.context
+        kernel = rms_norm(context.schedule, self.width, context.dtype, self.epsilon, last_only=last_only)
         rows = 1 if last_only else x.shape[0]
-        return call(kernel, [x, self.weight], Tensor.placeholder([rows, self.width], self.context.dtype))
+        return call(kernel, [x, self.weight], Tensor.placeholder([rows, self.width], context.dtype))

@@ -17,10 +17,11 @@ from webcompile.targets import TargetSpec, VariantSpec
 WASM_HOST = "wasm32-unknown-unknown-wasm"
 
 _HARDWARE = Schedule(
-    gpu=True, threads=64, lanes=16, row_tile=2, token_tile=8, subgroup=0, unroll_heads=True, attention_splits=32
+    gpu=True, threads=64, lanes=16, row_tile=2, token_tile=8, subgroup=0, unroll_heads=True, attention_threads=64
 )
+_HARDWARE_SUBGROUPS = dataclasses.replace(_HARDWARE, subgroup=4)
 _SOFTWARE = Schedule(
-    gpu=True, threads=16, lanes=1, row_tile=8, token_tile=4, subgroup=0, unroll_heads=False, attention_splits=16
+    gpu=True, threads=16, lanes=1, row_tile=8, token_tile=4, subgroup=0, unroll_heads=False, attention_threads=16
 )
 _SOFTWARE_SUBGROUPS = dataclasses.replace(_SOFTWARE, subgroup=4)
 
@@ -33,6 +34,7 @@ def target() -> TargetSpec:
         host=WASM_HOST,
         library="model.webgpu.{variant}.wasm",
         variants=(
+            VariantSpec("f16-subgroups", "float16", ("shader-f16", "subgroups"), subgroups, _HARDWARE_SUBGROUPS, "hardware"),
             VariantSpec("f16", "float16", ("shader-f16",), plain, _HARDWARE, "hardware"),
             VariantSpec("f32", "float32", (), plain, _HARDWARE, "hardware"),
             VariantSpec("f32-software-subgroups", "float32", ("subgroups",), subgroups, _SOFTWARE_SUBGROUPS, "software"),
