@@ -2,6 +2,8 @@
 # make test      set up and pass every test
 # Everything lands in the checkout (.venv, node_modules, dist) and in the cache folder (~/.cache/webcompile).
 
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := dist/demo
@@ -9,7 +11,7 @@ PORT ?= 8080
 
 .PHONY: setup demo test lint unit e2e bench clean
 
-setup: .venv/.dev-ready webcompile/assets/.ready
+setup: .venv/.dev-ready node_modules/.built
 
 .venv/.ready: pyproject.toml
 	tools/install-system-packages.sh
@@ -28,18 +30,19 @@ node_modules/.ready: package.json package-lock.json runtime-web/package.json sit
 	npm ci --no-audit --no-fund
 	touch $@
 
-WEB_SOURCES := $(shell find runtime-web/src site/src site/*.html site/*.css -type f 2>/dev/null)
+WEB_SOURCES := $(shell find runtime-web/src site/src site/public -type f)
 WASM_SOURCES := $(shell find wasm -type f) $(wildcard webcompile/link/*.py)
 
-webcompile/assets/.ready: .venv/.ready node_modules/.ready $(WEB_SOURCES) $(WASM_SOURCES)
+# runtime.wasm, the web runtime and the page.
+node_modules/.built: .venv/.ready node_modules/.ready $(WEB_SOURCES) $(WASM_SOURCES)
 	$(BIN)/python -m webcompile.assets
 	npm run build
 	touch $@
 
-demo: .venv/.ready webcompile/assets/.ready
+demo: .venv/.ready node_modules/.built
 	$(BIN)/python -m webcompile demo -o $(DEMO)
 ifdef CHECK
-	$(BIN)/python -m webcompile generate $(DEMO) --device webgpu --chat "What is the capital of France?" --temperature 0 --max-tokens 32
+	$(BIN)/python -m webcompile generate $(DEMO) --device webgpu --chat "What is the capital of France?" --temperature 0 --max-tokens 32 | grep .
 else
 	$(BIN)/python -m webcompile site $(DEMO) --port $(PORT)
 endif
@@ -62,9 +65,9 @@ unit: setup
 e2e: setup
 	$(BIN)/pytest e2e
 
-bench: .venv/.ready webcompile/assets/.ready
+bench: .venv/.ready node_modules/.built
 	$(BIN)/python -m webcompile demo -o $(DEMO)
 	$(BIN)/python -m webcompile bench $(DEMO) --device webgpu --json
 
 clean:
-	rm -rf dist build webcompile/assets runtime-web/dist site/dist
+	rm -rf dist build webcompile/assets runtime-web/dist site/dist node_modules/.built
