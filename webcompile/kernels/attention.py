@@ -132,8 +132,8 @@ def _num_teams(schedule: Schedule, head_dim: int) -> int:
     """Teams of a workgroup in decode: as many as shared memory has room for. On a CPU one thread does a head."""
     if not schedule.gpu:
         return 1
-    teams = schedule.attention_threads // _lanes(schedule, head_dim)
-    while teams * (head_dim + 2) * 4 > SHARED_NBYTES:
+    teams = max(1, schedule.attention_threads // _lanes(schedule, head_dim))
+    while teams > 1 and teams * (head_dim + 2) * 4 > SHARED_NBYTES:
         teams //= 2
     return teams
 
