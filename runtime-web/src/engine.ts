@@ -48,6 +48,7 @@ const NO_REQUEST: RequestStats = {
   hostMsPerToken: 0,
   bytesWrittenPerToken: 0,
   bytesReadPerToken: 0,
+  replayedTokens: 0,
   prefillTokensPerSecond: 0,
   decodeTokensPerSecond: 0,
   timeToFirstTokenMs: 0,
@@ -205,7 +206,7 @@ export class EngineCore {
       await next;
       if (usage !== null) {
         this.#lastRequest = {
-          ...perToken(before, this.#model, samplingMs, completionTokens - 1),
+          ...decodeStats(before, this.#model, samplingMs, completionTokens - 1),
           ...usage,
           timeToFirstTokenMs: prefilled - arrived,
           prefillTokensPerSecond: perSecond(promptIds.length - cachedPromptTokens, prefilled - started),
@@ -265,12 +266,12 @@ export function invalidRequest(message: string): WebcompileError {
   return new WebcompileError("request_invalid", message);
 }
 
-function perToken(
+function decodeStats(
   before: GpuCounters & { readonly hostMs: number },
   { gpu: { counters }, hostMs }: EngineModel,
   samplingMs: number,
   steps: number,
-): Pick<RequestStats, "dispatchesPerToken" | "submitsPerToken" | "hostMsPerToken" | "bytesWrittenPerToken" | "bytesReadPerToken"> {
+): Pick<RequestStats, `${string}PerToken` & keyof RequestStats | "replayedTokens"> {
   const each = (difference: number): number => (steps === 0 ? 0 : difference / steps);
   return {
     dispatchesPerToken: each(counters.dispatches - before.dispatches),
@@ -278,6 +279,7 @@ function perToken(
     hostMsPerToken: each(hostMs - before.hostMs + samplingMs),
     bytesWrittenPerToken: each(counters.bytesWritten - before.bytesWritten),
     bytesReadPerToken: each(counters.bytesRead - before.bytesRead),
+    replayedTokens: counters.replays - before.replays,
   };
 }
 

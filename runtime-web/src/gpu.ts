@@ -5,9 +5,13 @@
  * when a result is read, a buffer is written or the uniform slots are used up. Scalars of all dispatches of a submit go to
  * the GPU in one write; each dispatch finds its own by a dynamic offset. Bind groups are kept for as long as their buffers
  * live, and freed buffers are kept for reuse under their id, so that a steady decode step makes no GPU objects.
+ *
+ * A recording is the dispatches of one pass. Replaying it writes nothing: the uniforms of the last recording that was
+ * replayed stay on the GPU, beside those of the submit.
  */
 
 import { WebcompileError } from "./errors.js";
+import { type Dispatch, Recording } from "./recording.js";
 import type { AdapterInfo } from "./types.js";
 
 /** TVM's description of a kernel. */
@@ -21,6 +25,7 @@ export interface KernelInfo {
 /** Counted since the device was opened. */
 export interface GpuCounters {
   dispatches: number;
+  replays: number;
   submits: number;
   bytesWritten: number;
   bytesRead: number;
@@ -76,7 +81,7 @@ const WANTED_LIMITS = [
  * subgroup may differ: more than WGSL's analysis can prove.
  */
 const SUBGROUPS_MAY_DIVERGE = "diagnostic(off, subgroup_uniformity);\n";
-/** Dispatches per submit at most. */
+/** Dispatches per submit at most, and per recording. */
 const UNIFORM_SLOTS = 1024;
 const SLOT_BYTES = 256;
 const MAX_GRID = 65535;
@@ -92,6 +97,7 @@ export class Gpu {
   readonly adapter: AdapterInfo;
   readonly counters: GpuCounters = {
     dispatches: 0,
+    replays: 0,
     submits: 0,
     bytesWritten: 0,
     bytesRead: 0,
@@ -120,6 +126,10 @@ export class Gpu {
   readonly #uniformWords = new Int32Array((UNIFORM_SLOTS * SLOT_BYTES) / 4);
   readonly #dynamicOffset = new Uint32Array(1);
   #uniformEnd = 0;
+  /** What is being recorded, until something else than a dispatch comes. */
+  #recording: Recording | undefined;
+  /** Whose uniforms are in the second half of the buffer. */
+  #resident: Recording | undefined;
   readonly #staging: GPUBuffer[] = [];
 
   #failure: WebcompileError | undefined;
@@ -131,7 +141,7 @@ export class Gpu {
     this.#events = events;
     this.#uniforms = device.createBuffer({
       label: "uniforms",
-      size: this.#uniformWords.byteLength,
+      size: 2 * this.#uniformWords.byteLength,
       usage: BUFFER_USAGE.UNIFORM | BUFFER_USAGE.COPY_DST,
     });
     device.addEventListener("uncapturederror", (event) => {
@@ -271,20 +281,49 @@ export class Gpu {
     for (let i = 0; i < kernel.numScalars; i++) this.#uniformWords[at + i] = words[scalarsAt + i] ?? 0;
     this.#uniformWords[at + kernel.numScalars] = x - 1;
     this.#uniformEnd += kernel.uniformWords;
-    this.#dynamicOffset[0] = at * 4;
 
-    const pass = (this.#pass ??= this.#commands().beginComputePass());
-    if (this.#boundPipeline !== kernel.pipeline) pass.setPipeline((this.#boundPipeline = kernel.pipeline));
-    pass.setBindGroup(0, this.#bindGroup(kernel, words, buffersAt), this.#dynamicOffset, 0, 1);
-    if (x > MAX_GRID) pass.dispatchWorkgroups(MAX_GRID, y, Math.ceil(x / MAX_GRID));
-    else pass.dispatchWorkgroups(x, y, z);
-    this.counters.dispatches++;
+    const buffers = words.subarray(buffersAt, buffersAt + kernel.numBuffers);
+    const grid = x > MAX_GRID ? { x: MAX_GRID, y, z: Math.ceil(x / MAX_GRID) } : { x, y, z };
+    const dispatch = { pipeline: kernel.pipeline, group: this.#bindGroup(kernel, buffers), uniformAt: at, ...grid };
+    this.#recording?.add(dispatch, this.#uniformWords.subarray(at, this.#uniformEnd), buffers);
+    this.#dispatch(dispatch);
+  }
+
+  /** Notes what `run` enqueues. There is no recording if that is more than the dispatches of one pass. */
+  record<T>(run: () => T): { readonly result: T; readonly recording: Recording | undefined } {
+    this.flush();
+    this.#recording = new Recording();
+    try {
+      const result = run();
+      return { result, recording: this.#recording };
+    } finally {
+      this.#recording = undefined;
+    }
+  }
+
+  /**
+   * Enqueues what was recorded; false if a buffer of it is no more. The buffers need not be in use between replays, but one
+   * that was freed has to be nobody's when a replay overwrites it.
+   */
+  replay(recording: Recording): boolean {
+    for (const id of recording.buffers) if (!this.#buffers.has(id)) return false;
+    this.#endPass();
+    if (this.#resident !== recording) {
+      this.flush(); // It may use what was resident.
+      const uniforms = Int32Array.from(recording.uniforms);
+      this.#device.queue.writeBuffer(this.#uniforms, this.#uniformWords.byteLength, uniforms);
+      this.counters.bytesWritten += uniforms.byteLength;
+      this.#resident = recording;
+    }
+    for (const dispatch of recording.dispatches) this.#dispatch(dispatch, this.#uniformWords.length);
+    this.counters.replays++;
+    return true;
   }
 
   /** Submits what is enqueued. */
   flush(): void {
-    if (this.#encoder === undefined) return;
     this.#endPass();
+    if (this.#encoder === undefined) return;
     const queue = this.#device.queue;
     if (this.#uniformEnd > 0) {
       queue.writeBuffer(this.#uniforms, 0, this.#uniformWords, 0, this.#uniformEnd);
@@ -357,7 +396,17 @@ export class Gpu {
     return (this.#encoder ??= this.#device.createCommandEncoder());
   }
 
+  #dispatch({ pipeline, group, uniformAt, x, y, z }: Dispatch, uniformsStart = 0): void {
+    const pass = (this.#pass ??= this.#commands().beginComputePass());
+    if (this.#boundPipeline !== pipeline) pass.setPipeline((this.#boundPipeline = pipeline));
+    this.#dynamicOffset[0] = 4 * (uniformsStart + uniformAt);
+    pass.setBindGroup(0, group, this.#dynamicOffset, 0, 1);
+    pass.dispatchWorkgroups(x, y, z);
+    this.counters.dispatches++;
+  }
+
   #endPass(): void {
+    this.#recording = undefined;
     this.#pass?.end();
     this.#pass = undefined;
     this.#boundPipeline = undefined;
@@ -414,12 +463,11 @@ export class Gpu {
     return layout;
   }
 
-  #bindGroup(kernel: Kernel, words: Int32Array, buffersAt: number): GPUBindGroup {
-    let key = "";
-    for (let i = 0; i < kernel.numBuffers; i++) key += `${words[buffersAt + i] ?? 0},`;
+  #bindGroup(kernel: Kernel, ids: Int32Array): GPUBindGroup {
+    const key = ids.join();
     const known = kernel.groups.get(key);
     if (known !== undefined) return known;
-    const buffers = Array.from(words.subarray(buffersAt, buffersAt + kernel.numBuffers), (id) => this.#buffer(id));
+    const buffers = Array.from(ids, (id) => this.#buffer(id));
     const entries: GPUBindGroupEntry[] = buffers.map(({ gpu }, binding) => ({ binding, resource: { buffer: gpu } }));
     const size = kernel.uniformWords * 4;
     entries.push({ binding: entries.length, resource: { buffer: this.#uniforms, offset: 0, size } });

@@ -5,6 +5,7 @@ import { throwIfAborted, WebcompileError } from "./errors.js";
 import type { KVCacheSpec, Manifest, ParamEntry, Variant } from "./generated/contracts.js";
 import { Gpu, type GpuEvents } from "./gpu.js";
 import { DTYPE_BYTES, type Dtype, paramBytes, type Shard } from "./manifest.js";
+import { RepeatedCall } from "./repeated.js";
 import { type DeviceTensor, Runtime } from "./wasm.js";
 import { widen } from "./weights.js";
 
@@ -19,6 +20,9 @@ export interface ModelOptions {
   expect(nbytes: number): void;
   onUploaded(nbytes: number, total: number): void;
 }
+
+/** Where the logits go, if they are wanted. */
+type Logits = Float32Array<ArrayBuffer> | undefined;
 
 const DEFAULT_CONTEXT_TOKENS = 4096;
 /** Software adapters of which WebGPU does not say that they are one. */
@@ -35,7 +39,7 @@ export class Model {
   readonly #manifest: Manifest;
   readonly #runtime: Runtime;
   readonly #prefill: number;
-  readonly #decode: number;
+  readonly #decode: RepeatedCall;
   /** Handles of page table, KV cache and parameters. */
   #state: readonly [number, number, number] = [0, 0, 0];
   readonly #token: DeviceTensor;
@@ -48,9 +52,11 @@ export class Model {
     this.#manifest = manifest;
     this.#runtime = runtime;
     this.#prefill = runtime.function("prefill");
-    this.#decode = runtime.function("decode");
     this.#token = runtime.tensor("int32", [1]);
     this.#position = runtime.tensor("int32", [1]);
+    const decode = runtime.function("decode");
+    const callDecode = (): number => runtime.call(decode, [this.#token.handle, this.#position.handle, ...this.#state]);
+    this.#decode = new RepeatedCall(gpu, runtime, callDecode);
     const { kv_cache: kv } = variant;
     this.kvCacheBytes = kv.num_layers * this.#numPages * pageBytes(kv);
   }
@@ -95,19 +101,31 @@ export class Model {
    * Appends tokens to the cache from a position on, and writes the logits after the last into `logits` if it is given. At
    * most `prefill_chunk_tokens` tokens.
    */
-  async run(tokens: readonly number[], position: number, logits?: Float32Array<ArrayBuffer>): Promise<void> {
+  async run(tokens: readonly number[], position: number, logits?: Logits): Promise<void> {
     const started = performance.now();
-    const isDecode = tokens.length === 1;
-    const ids = isDecode ? this.#token : this.#runtime.tensor("int32", [tokens.length]);
-    this.gpu.write(ids.buffer, 0, bytesOf(Int32Array.from(tokens)));
     this.gpu.write(this.#position.buffer, 0, bytesOf(Int32Array.of(position)));
-    const callee = isDecode ? this.#decode : this.#prefill;
-    const result = this.#runtime.call(callee, [ids.handle, this.#position.handle, ...this.#state]);
-    const done = logits === undefined ? this.gpu.idle() : this.gpu.read(this.#runtime.buffer(result), 0, bytesOf(logits));
-    this.#runtime.release(result);
-    if (!isDecode) this.#runtime.release(ids.handle);
+    const done = tokens.length === 1 ? this.#runDecode(tokens, logits) : this.#runPrefill(tokens, logits);
     this.hostMs += performance.now() - started;
     await done;
+  }
+
+  #runPrefill(tokens: readonly number[], logits: Logits): Promise<void> {
+    const ids = this.#runtime.tensor("int32", [tokens.length]);
+    this.gpu.write(ids.buffer, 0, bytesOf(Int32Array.from(tokens)));
+    const result = this.#runtime.call(this.#prefill, [ids.handle, this.#position.handle, ...this.#state]);
+    const done = this.#finish(this.#runtime.buffer(result), logits);
+    for (const handle of [result, ids.handle]) this.#runtime.release(handle);
+    return done;
+  }
+
+  #runDecode(token: readonly number[], logits: Logits): Promise<void> {
+    this.gpu.write(this.#token.buffer, 0, bytesOf(Int32Array.from(token)));
+    return this.#finish(this.#decode.run(), logits);
+  }
+
+  /** Submits what is enqueued and resolves when it is done. */
+  #finish(result: number, logits: Logits): Promise<void> {
+    return logits === undefined ? this.gpu.idle() : this.gpu.read(result, 0, bytesOf(logits));
   }
 
   /** Frees the device. */

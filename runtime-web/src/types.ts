@@ -81,6 +81,8 @@ export interface EngineStats {
   readonly hostMsPerToken: number;
   readonly bytesWrittenPerToken: number;
   readonly bytesReadPerToken: number;
+  /** Decode steps that were repeated from a recording, without the virtual machine. */
+  readonly replayedTokens: number;
   readonly prefillTokensPerSecond: number;
   readonly decodeTokensPerSecond: number;
   readonly timeToFirstTokenMs: number;

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { Gpu, type KernelInfo } from "../src/gpu.js";
+import type { Recording } from "../src/recording.js";
 import { dawn, skipWithoutGpu } from "./dawn.js";
 
 /** As TVM writes kernels: buffers, then a uniform with the scalars and packGridDimX; large grids go over x and z. */
@@ -148,6 +149,114 @@ describe("the GPU layer", { skip: skipWithoutGpu }, () => {
     assert.equal(made("submits"), 10);
     assert.equal(made("dispatches"), 20);
     assert.equal(made("bytesRead"), 40);
+  });
+
+  describe("recordings", () => {
+    const record = (run: () => void): Recording | undefined => gpu.record(run).recording;
+    /** As a decode step: input to temporary to result. */
+    const step = (input: number, temporary: number, result: number, offset = 1): void => {
+      launch(scale, [temporary, input], [3, offset], 1);
+      launch(scale, [result, temporary], [2, 0], 1);
+      launch(count, [result], [], 1);
+    };
+
+    test("a replay does with new inputs what the launches do, in one submit, and makes no GPU objects", async () => {
+      const [input, temporary, result] = [gpu.alloc(4), gpu.alloc(4), gpu.alloc(4)];
+      gpu.write(input, 0, ints(5));
+      const recording = record(() => { step(input, temporary, result); });
+      assert.ok(recording);
+      assert.deepEqual(await read(result, 1), [33]); // Recording enqueues, too.
+      const runs = [7, -4, 100].map((value) => async (): Promise<void> => {
+        gpu.write(input, 0, ints(value));
+        assert.ok(gpu.replay(recording));
+        assert.deepEqual(await read(result, 1), [(value * 3 + 1) * 2 + 1]);
+      });
+      await runs[0]?.();
+      const before = { ...gpu.counters };
+      for (const run of runs) await run();
+      const made = (key: keyof typeof before): number => gpu.counters[key] - before[key];
+      assert.deepEqual([made("buffers"), made("bindGroups"), made("pipelines")], [0, 0, 0]);
+      assert.deepEqual([made("submits"), made("replays"), made("dispatches"), made("bytesWritten")], [3, 3, 9, 12]);
+      for (const id of [input, temporary, result]) gpu.free(id);
+    });
+
+    test("replays, launches, writes and other recordings happen in the order of the calls", async () => {
+      const [a, b, c] = [gpu.alloc(4), gpu.alloc(4), gpu.alloc(4)];
+      const double = record(() => { launch(scale, [b, a], [2, 0], 1); });
+      const increase = record(() => { launch(scale, [a, b], [1, 1], 1); });
+      assert.ok(double && increase);
+      gpu.write(a, 0, ints(3));
+      for (let i = 0; i < 2; i++) {
+        gpu.replay(double);
+        gpu.replay(increase);
+      }
+      launch(scale, [c, a], [10, 0], 1); // a is 15 here.
+      gpu.replay(double);
+      gpu.write(a, 0, ints(0));
+      assert.deepEqual([await read(a, 1), await read(b, 1), await read(c, 1)], [[0], [30], [150]]);
+      for (const id of [a, b, c]) gpu.free(id);
+    });
+
+    test("a large grid is replayed as it was", async () => {
+      const size = 65535 + 70_000;
+      const a = gpu.alloc(size * 4);
+      const recording = record(() => { launch(count, [a], [], size); });
+      assert.ok(recording && gpu.replay(recording));
+      assert.ok((await read(a, size)).every((value) => value === 2));
+      gpu.free(a);
+    });
+
+    test("are equal whatever buffers were used, and differ in the rest", () => {
+      const [a, b, c] = [gpu.alloc(4), gpu.alloc(4), gpu.alloc(4)];
+      const [one, renamed, aliased, scalar, longer] = [
+        record(() => { step(a, b, c); }),
+        record(() => { step(a, c, b); }),
+        record(() => { step(a, b, a); }),
+        record(() => { step(a, b, c, 2); }),
+        record(() => { step(a, b, c); launch(count, [c], [], 1); }),
+      ];
+      assert.ok(one && renamed && aliased && scalar && longer);
+      assert.ok(one.equals(renamed));
+      for (const other of [aliased, scalar, longer]) assert.ok(!one.equals(other) && !other.equals(one));
+      const grids = [1, 2].map((rows) => record(() => { launch(count, [a], [], 1, rows); }));
+      assert.ok(grids[0] && grids[1] && !grids[0].equals(grids[1]));
+      for (const id of [a, b, c]) gpu.free(id);
+    });
+
+    test("there is none of more than the dispatches of one pass", () => {
+      const [a, b] = [gpu.alloc(4), gpu.alloc(4)];
+      const run = (): void => { launch(scale, [b, a], [1, 0], 1); };
+      const others = [
+        () => { gpu.write(a, 0, ints(1)); },
+        () => { gpu.copy(b, 0, a, 0, 4); },
+        () => { for (let i = 0; i < 1024; i++) run(); },
+      ];
+      for (const other of others) {
+        assert.equal(record(() => { other(); run(); }), undefined);
+        assert.equal(record(() => { run(); other(); }), undefined);
+      }
+      assert.throws(() => record(() => { throw new Error("no"); }), /no/);
+      assert.ok(record(run));
+      gpu.free(a);
+      gpu.free(b);
+    });
+
+    test("one cannot be replayed once a buffer of it is gone; a freed one that is kept does no harm", async () => {
+      const [input, temporary, result, big] = [gpu.alloc(4), gpu.alloc(4), gpu.alloc(4), gpu.alloc(80 * 2 ** 20)];
+      gpu.write(input, 0, ints(4));
+      const small = record(() => { step(input, temporary, result); });
+      const large = record(() => { launch(scale, [big, input], [1, 0], 1); });
+      assert.ok(small && large && gpu.replay(small) && gpu.replay(large));
+      gpu.free(big); // Larger than the pool.
+      gpu.free(temporary);
+      const { dispatches } = gpu.counters;
+      assert.equal(gpu.replay(large), false);
+      assert.equal(gpu.counters.dispatches, dispatches);
+      assert.ok(gpu.replay(small));
+      assert.deepEqual(await read(result, 1), [27]);
+      gpu.free(input);
+      gpu.free(result);
+    });
   });
 
   test("a buffer that is larger than the pool goes away, and its bind groups with it", async () => {

@@ -5,8 +5,9 @@
 
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
-import { after, before, describe, test } from "node:test";
+import { after, before, describe, mock, test } from "node:test";
 import { pathToFileURL } from "node:url";
+import { Gpu } from "../src/gpu.js";
 import { createEngine } from "../src/index.js";
 import type { Engine, LoadProgress } from "../src/types.js";
 import { dawn, skipWithoutGpu } from "./dawn.js";
@@ -85,7 +86,42 @@ describe("a compiled model", { skip }, () => {
     assert.equal(stats.bindGroups, before.bindGroups);
     assert.equal(stats.buffers, before.buffers);
     assert.equal(stats.pipelines, before.pipelines);
+    assert.equal(stats.submitsPerToken, 1);
+    assert.equal(stats.replayedTokens, 5);
+    assert.equal(stats.bytesWrittenPerToken, 8); // Token and position.
     console.log(JSON.stringify(stats));
+  });
+
+  test("replayed steps give the tokens of the virtual machine, whatever comes between", async () => {
+    const transcript = async (): Promise<{ tokens: number[]; replayed: number }> => {
+      const tokens: number[] = [];
+      let replayed = 0;
+      const generate = async (promptIds: readonly number[], maxTokens: number, leaveAfter = Infinity): Promise<number[]> => {
+        const answer: number[] = [];
+        // Sampled: a small difference between logits would show.
+        const request = { promptIds, maxTokens, temperature: 0.9, seed: 3, ignoreEos: true };
+        for await (const { tokenIds } of engine.generate(request)) {
+          answer.push(...tokenIds);
+          if (answer.length === leaveAfter) break;
+        }
+        tokens.push(...answer);
+        if (leaveAfter === Infinity) replayed += (await engine.stats()).replayedTokens;
+        return [...promptIds, ...answer];
+      };
+      await engine.forward([1, 2, 3]); // Nothing of what follows is in the cache.
+      const first = await generate(await engine.tokenize("Once upon a time"), 5);
+      const second = await generate([...first, ...(await engine.tokenize(" But then"))], 4);
+      await generate(await engine.tokenize("A list of the largest cities of the world, with their rivers:\n1."), 8, 3);
+      await generate(await engine.tokenize("import numpy as"), 3);
+      await generate(second.slice(0, 6), 3);
+      return { tokens, replayed };
+    };
+    const replay = mock.method(Gpu.prototype, "replay", () => false);
+    const without = await transcript();
+    replay.mock.restore();
+    const replayed = await transcript();
+    assert.deepEqual(replayed.tokens, without.tokens);
+    assert.deepEqual([without.replayed, replayed.replayed], [0, 4 + 3 + 2 + 2]);
   });
 
   test("a request that is left can be followed by another", async () => {

@@ -46,7 +46,17 @@ export class ToyModel implements EngineModel {
         maxComputeInvocationsPerWorkgroup: 0,
       },
     },
-    counters: { dispatches: 0, submits: 0, bytesWritten: 0, bytesRead: 0, pipelines: 0, bindGroups: 0, buffers: 0, bufferBytes: 0 },
+    counters: {
+      dispatches: 0,
+      replays: 0,
+      submits: 0,
+      bytesWritten: 0,
+      bytesRead: 0,
+      pipelines: 0,
+      bindGroups: 0,
+      buffers: 0,
+      bufferBytes: 0,
+    },
   };
 
   constructor(answer: string, contextTokens = 4096) {
