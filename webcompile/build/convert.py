@@ -14,7 +14,7 @@ from webcompile.manifest import FileEntry, ParamEntry
 from webcompile.models import Architecture, WeightSource
 from webcompile.progress import Progress
 from webcompile.quantize.scheme import Scheme
-from webcompile.weights.reader import Array, WeightReader
+from webcompile.weights.reader import DTYPES, Array, WeightReader
 from webcompile.weights.shards import ShardWriter
 
 _IGNORED = ("*.rotary_emb.inv_freq", "*.attn.masked_bias", "*.attn.bias")
@@ -29,8 +29,10 @@ def convert_weights(
     In memory at a time: the source tensors of one parameter, what it is packed to, and one shard.
     Raises WebcompileError("weights_invalid") for values that are not finite.
     """
-    total = sum(math.prod(reader.infos[name].shape) for name in _used(architecture))
-    with ShardWriter(folder) as writer, progress.stage("quantize weights", total, "") as stage:
+    infos = [reader.infos[name] for name in _used(architecture)]
+    num_weights = sum(math.prod(info.shape) for info in infos)
+    nbytes = sum(math.prod(info.shape) * DTYPES[info.dtype].itemsize for info in infos)
+    with ShardWriter(folder) as writer, progress.stage("quantize weights", nbytes) as stage:
         for name, source in architecture.weights.items():
             tensor = _read_stacked(reader, source)
             if tensor.ndim == 1:
@@ -39,8 +41,8 @@ def convert_weights(
                 params = scheme.weight_params(name, tensor.shape)
                 for param, array, form in zip(params, scheme.pack(tensor, name), scheme.storage_formats, strict=True):
                     writer.add(param.name, array, form)
-            stage.advance(tensor.size)
-        return writer.finish(total), total
+            stage.advance(tensor.nbytes)
+        return writer.finish(num_weights), num_weights
 
 
 def check_names(reader: WeightReader, architecture: Architecture) -> None:
