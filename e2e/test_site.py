@@ -13,10 +13,11 @@ import pytest
 from conftest import Launch, Serve, SiteServer, wait_until
 from playwright.sync_api import Page, expect
 
+from webcompile import assets
 from webcompile.contracts import ABI_VERSION, MANIFEST_FILE
 from webcompile.serve.export import export_site
 from webcompile.serve.site_files import Site, collect_site, hashed
-from webcompile.serve.static import default_runtime_wasm, files_app, site_folder
+from webcompile.serve.static import files_app, site_folder
 
 LOAD_TIMEOUT_MS = 180_000
 ANSWER_TIMEOUT_MS = 180_000
@@ -33,7 +34,7 @@ document.addEventListener('DOMContentLoaded', () => new MutationObserver(() => {
 
 
 def site_of(artifact: Path) -> Site:
-    return collect_site([artifact], site_folder(), default_runtime_wasm())
+    return collect_site([artifact], site_folder(), assets.runtime_wasm())
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Finds the prebuilt files that belong to the package: runtime.wasm.
+"""Finds the prebuilt files that belong to the package: runtime.wasm, the web runtime and the chat page.
 
 `python -m webcompile.assets` builds runtime.wasm where needed and installs it into `webcompile/assets/`, from where it ships
 in the wheel and the npm package.
@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -73,6 +73,24 @@ def runtime_wasm() -> Path:
     uncached = Path(tempfile.mkdtemp(prefix="webcompile-")) / "runtime.wasm"
     uncached.write_bytes(build_runtime.build_runtime())
     return uncached
+
+
+def web_build(name: str, files: Sequence[str]) -> Path:
+    """The folder of what npm builds for workspace `name`: packaged with the wheel, or built in the checkout.
+
+    Raises:
+        WebcompileError: `tool_missing` when neither holds all of `files`.
+    """
+    package = Path(__file__).resolve().parent
+    candidates = (package / "assets" / name, package.parent / name / "dist")
+    for folder in candidates:
+        if all((folder / file).is_file() for file in files):
+            return folder
+    raise WebcompileError(
+        "tool_missing",
+        f"{name} is not built: no {', '.join(files)} in {' or '.join(map(str, candidates))}",
+        "In the checkout run `npm ci && npm run build`.",
+    )
 
 
 def install_runtime() -> Path:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import uvicorn
 
+from webcompile import assets
 from webcompile.contracts import MANIFEST_FILE
 from webcompile.engine.artifact import Artifact
-from webcompile.errors import WebcompileError
 from webcompile.serve.site_files import Site, SiteFile
-from webcompile.serve.static import default_runtime_wasm, files_app
+from webcompile.serve.static import files_app
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _BUNDLES = ("index.js", "worker.js")
@@ -23,15 +23,7 @@ _BUNDLES = ("index.js", "worker.js")
 
 def runtime_web_folder() -> Path:
     """The built package `runtime-web`: shipped with the wheel, or built in the checkout. Else tool_missing."""
-    candidates = (_PACKAGE / "assets" / "runtime-web", _PACKAGE.parent / "runtime-web" / "dist")
-    for folder in candidates:
-        if all((folder / name).is_file() for name in _BUNDLES):
-            return folder
-    raise WebcompileError(
-        "tool_missing",
-        f"the web runtime is not built: no {' and '.join(_BUNDLES)} in {' or '.join(map(str, candidates))}",
-        "In the checkout run `npm ci && npm run build`.",
-    )
+    return assets.web_build("runtime-web", _BUNDLES)
 
 
 @contextmanager
@@ -60,7 +52,7 @@ def harness_files(artifact: Artifact) -> dict[str, SiteFile]:
     files = {"index.html": _file(page / "harness.html"), "harness.js": _file(page / "harness.js")}
     for path in runtime_web_folder().glob("*.js"):
         files[f"webcompile/{path.name}"] = _file(path)
-    files["webcompile/runtime.wasm"] = _file(default_runtime_wasm())
+    files["webcompile/runtime.wasm"] = _file(assets.runtime_wasm())
     files[f"artifact/{MANIFEST_FILE}"] = _file(artifact.folder / MANIFEST_FILE)
     for entry in artifact.manifest.files:
         files[f"artifact/{entry.path}"] = SiteFile(artifact.folder / entry.path, entry.sha256)

@@ -121,11 +121,12 @@ def _tools() -> Iterator[Check]:
 
 
 def _built_parts() -> Iterator[Check]:
+    from webcompile.assets import runtime_wasm
     from webcompile.browser.server import runtime_web_folder
-    from webcompile.serve.static import default_runtime_wasm, site_folder
+    from webcompile.serve.static import site_folder
 
     for name, find, purpose in (
-        ("runtime.wasm", default_runtime_wasm, "compiling for and running in a browser"),
+        ("runtime.wasm", runtime_wasm, "compiling for and running in a browser"),
         ("web runtime", runtime_web_folder, "--device webgpu"),
         ("chat page", site_folder, "`webcompile site`"),
     ):

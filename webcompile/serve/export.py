@@ -8,10 +8,11 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from webcompile import assets
 from webcompile.errors import WebcompileError
 from webcompile.serve import compression
 from webcompile.serve.site_files import MODELS_FILE, Site, SiteFile, collect_site
-from webcompile.serve.static import SECURITY_HEADERS, default_runtime_wasm, site_folder
+from webcompile.serve.static import SECURITY_HEADERS, site_folder
 
 HEADERS_FILE = "_headers"
 _COPY_NBYTES = 1 << 20
@@ -25,7 +26,7 @@ def export_site(
     Every file is checked against its hash on the way. `_headers` carries the response headers for hosts that read such
     a file; elsewhere the page works without them.
     """
-    site = collect_site(artifacts, page or site_folder(), runtime_wasm or default_runtime_wasm())
+    site = collect_site(artifacts, page or site_folder(), runtime_wasm or assets.runtime_wasm())
     if output.exists() and not _replaceable(output):
         raise WebcompileError(
             "request_invalid",

@@ -18,8 +18,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from webcompile.assets import runtime_wasm
-from webcompile.errors import WebcompileError
+from webcompile import assets
 from webcompile.serve import compression
 from webcompile.serve.site_files import MODELS_FILE, PAGE_FILES, Site, SiteFile, collect_site
 
@@ -36,16 +35,7 @@ SECURITY_HEADERS = {
 
 def site_folder() -> Path:
     """The built page: packaged with the wheel, or built in the checkout."""
-    package = Path(__file__).resolve().parent.parent
-    candidates = (package / "assets" / "site", package.parent / "site" / "dist")
-    for folder in candidates:
-        if all((folder / name).is_file() for name in PAGE_FILES):
-            return folder
-    raise WebcompileError(
-        "tool_missing",
-        f"the chat page is not built: no complete page in {' or '.join(map(str, candidates))}",
-        "In the checkout run `npm ci && npm run build`.",
-    )
+    return assets.web_build("site", PAGE_FILES)
 
 
 def site_app(artifacts: Sequence[Path], *, page: Path | None = None, runtime_wasm: Path | None = None) -> Starlette:
@@ -53,7 +43,7 @@ def site_app(artifacts: Sequence[Path], *, page: Path | None = None, runtime_was
 
     `page` and `runtime_wasm` are found by themselves when not given. Raises WebcompileError for an unusable artifact.
     """
-    return files_app(collect_site(artifacts, page or site_folder(), runtime_wasm or default_runtime_wasm()))
+    return files_app(collect_site(artifacts, page or site_folder(), runtime_wasm or assets.runtime_wasm()))
 
 
 def files_app(site: Site) -> Starlette:
@@ -74,11 +64,6 @@ def files_app(site: Site) -> Starlette:
     app = Starlette(routes=[Route(f"/{MODELS_FILE}", models), Route("/{path:path}", file)])
     app.add_middleware(_ExtraHeaders)
     return app
-
-
-def default_runtime_wasm() -> Path:
-    """The runtime that ships with the package."""
-    return runtime_wasm()
 
 
 class _Served:
