@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import platform
 import sys
 import types
 import typing
@@ -28,6 +29,13 @@ TARGETS = ("webgpu", "cpu")
 QUANTIZATIONS = ("q4f16_1", "q4f32_1", "q0f16", "q0f32")
 DEVICE_TYPES = {"cpu": 1, "webgpu": 15}
 """DLDeviceType numbers (dlpack.h)."""
+
+
+def native_host() -> str:
+    """`Variant.host` of a library compiled for this machine: what the compiler writes and the native engine expects."""
+    import tvm  # takes seconds; most users of this module do without
+
+    return f"{platform.system().lower()}-{platform.machine()}-{tvm.target.codegen.llvm_get_system_cpu()}"
 
 
 @dataclass(frozen=True)

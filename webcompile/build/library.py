@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -49,16 +50,13 @@ class Library:
         parts = (self.config, self.scheme.name, self.target.host, self.variant, ABI_VERSION, version("apache-tvm"))
         for part in parts:
             digest.update(repr(part).encode())
-        package = Path(webcompile.__file__).parent
-        for name in _CODE:
-            for path in sorted(package.joinpath(name).rglob("*.py")) or [package / name]:
-                digest.update(path.read_bytes())
+        digest.update(_code_digest())
         return digest.hexdigest()
 
     def describe(self) -> Variant:
         """The variant's entry in the manifest."""
-        context, config = self._context(), self.config
-        _, params = _export(context, config)
+        config = self.config
+        _, params = self._exported
         return Variant(
             name=self.variant.name,
             target=self.target.name,
@@ -73,7 +71,7 @@ class Library:
 
     def compile(self, output: Path, dump: Path | None = None) -> None:
         """Compiles and writes the library, aside first. `dump` takes the module after each phase, as text."""
-        module, _ = _export(self._context(), self.config)
+        module, _ = self._exported
         bounds = {"s": PREFILL_CHUNK_TOKENS}
         # Common-subexpression elimination copies loads into lets that WGSL compilers then cannot see through.
         with tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):
@@ -87,8 +85,13 @@ class Library:
             executable.export_library(str(partial))
             partial.replace(output)
 
-    def _context(self) -> Context:
-        return Context(self.scheme, self.variant.dtype, self.variant.schedule, PAGE_TOKENS)
+    @functools.cached_property
+    def _exported(self) -> tuple[Any, tuple[ParamEntry, ...]]:
+        """The module and its parameters, in the order of the `params` tuple."""
+        model = CausalLM(Context(self.scheme, self.variant.dtype, self.variant.schedule, PAGE_TOKENS), self.config)
+        module, params = model.export_tvm(spec=model.specification())
+        entries = (ParamEntry(name, tuple(int(size) for size in param.shape), str(param.dtype)) for name, param in params)
+        return module, tuple(entries)
 
 
 def libraries(config: DecoderConfig, scheme: Scheme, target: TargetSpec) -> list[Library]:
@@ -97,8 +100,12 @@ def libraries(config: DecoderConfig, scheme: Scheme, target: TargetSpec) -> list
     return [Library(config, scheme, target, variant) for variant in target.variants if variant.dtype in widths]
 
 
-def _export(context: Context, config: DecoderConfig) -> tuple[Any, tuple[ParamEntry, ...]]:
-    model = CausalLM(context, config)
-    module, params = model.export_tvm(spec=model.specification())
-    entries = (ParamEntry(name, tuple(int(size) for size in param.shape), str(param.dtype)) for name, param in params)
-    return module, tuple(entries)
+@functools.cache
+def _code_digest() -> bytes:
+    """sha256 over the sources of the compiler."""
+    digest = hashlib.sha256()
+    package = Path(webcompile.__file__).parent
+    for name in _CODE:
+        for path in sorted(package.joinpath(name).rglob("*.py")) or [package / name]:
+            digest.update(path.read_bytes())
+    return digest.digest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ import tvm
 import tvm_ffi
 from tvm import relax
 
+from webcompile.contracts import native_host
 from webcompile.engine.artifact import Artifact
 from webcompile.errors import WebcompileError
 from webcompile.manifest import ParamEntry, Variant
@@ -90,7 +90,7 @@ class ModelRunner:
 
 def _check_host(artifact: Artifact, variant: Variant) -> None:
     """A library for another processor would end the process at the first instruction that this one lacks."""
-    here = f"{platform.system().lower()}-{platform.machine()}-{tvm.target.codegen.llvm_get_system_cpu()}"
+    here = native_host()
     if variant.host not in ("", here):
         raise WebcompileError(
             "target_unsupported", f"{variant.file} was compiled for {variant.host}, this machine is {here}", _again(artifact)

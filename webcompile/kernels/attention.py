@@ -129,9 +129,7 @@ def _merge(parts: Buffer, maxima: Buffer, denominators: Buffer, dim: Expr) -> Ex
 
 
 def _num_teams(schedule: Schedule, head_dim: int) -> int:
-    """Teams of a workgroup in decode: as many as shared memory has room for. On a CPU one thread does a head."""
-    if not schedule.gpu:
-        return 1
+    """Teams of a workgroup in decode: as many as shared memory has room for."""
     teams = max(1, schedule.attention_threads // _lanes(schedule, head_dim))
     while teams > 1 and teams * (head_dim + 2) * 4 > SHARED_NBYTES:
         teams //= 2

@@ -39,7 +39,7 @@ class Schedule:
     """Whether loops over a head's dimensions are unrolled. GPUs spill arrays that a loop indexes; the compilers of
     software adapters take long over long code."""
     attention_threads: int
-    """Threads that share the cached tokens of a head in decode."""
+    """Threads that share the cached tokens of a head in decode; 1 on a CPU, where a barrier cannot be."""
 
     @property
     def shared_width(self) -> int:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import platform
-
 import tvm
 
+from webcompile.contracts import native_host
 from webcompile.kernels.builder import Schedule
 from webcompile.targets import TargetSpec, VariantSpec
 
@@ -20,7 +19,7 @@ def target() -> TargetSpec:
     fast = {"fast-math-reassoc": True, "fast-math-contract": True}
     return TargetSpec(
         name="cpu",
-        host=f"{platform.system().lower()}-{platform.machine()}-{cpu}",
+        host=native_host(),
         library="model.cpu.{variant}.so",
         variants=(VariantSpec("f32", "float32", (), tvm.target.Target({"kind": "llvm", "mcpu": cpu, **fast}), _SCHEDULE),),
     )
