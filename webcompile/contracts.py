@@ -17,7 +17,7 @@ from pathlib import Path
 from webcompile import manifest
 from webcompile.errors import ERROR_CODES
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 """Version of everything in this file. An artifact and a runtime work together only when theirs are equal."""
 
 ARTIFACT_FORMAT = "webcompile-artifact"
@@ -27,6 +27,20 @@ SYSTEM_LIB_PREFIX = "webcompile_"
 
 TARGETS = ("webgpu", "cpu")
 QUANTIZATIONS = ("q4f16_1", "q4f32_1", "q0f16", "q0f32")
+SAMPLING_SETTINGS = (
+    "temperature",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+    "top_k",
+    "seed_low",
+    "seed_high",
+)
+"""Words of the buffer by which `sample` learns a request's parameters: float32 by their bits, the last three int32."""
+TOP_LOGPROBS = 20
+"""Most likely tokens of which `top_logprobs` tells the log probability."""
 DEVICE_TYPES = {"cpu": 1, "webgpu": 15}
 """DLDeviceType numbers (dlpack.h)."""
 
@@ -81,6 +95,27 @@ MODEL_FUNCTIONS = (
         ),
         "logits: float32[1, vocab_size]",
         "The same for exactly one token, with kernels made for it.",
+    ),
+    ModelFunction(
+        "sample",
+        (
+            "logits: float32[1, vocab_size]",
+            "bias: float32[vocab_size]",
+            "counts: int32[vocab_size]",
+            "settings: int32[len(SAMPLING_SETTINGS)]",
+            "step: int32[1]",
+            "token: int32[1]",
+            "position: int32[1]",
+        ),
+        "token: int32[1]",
+        "Chooses token `step[0]` of an answer (see engine.sampler), or -1 if a logit is not finite; writes token, counts it, raises "
+        "step and position by one. counts: how often each token was generated, plus 2^30 if the prompt has it. GPU targets only.",
+    ),
+    ModelFunction(
+        "top_logprobs",
+        ("logits: float32[1, vocab_size]", "token: int32[1]"),
+        "ids and log probabilities: float32[2, 1 + TOP_LOGPROBS]",
+        "Of `token` first, then of the most likely. GPU targets only.",
     ),
 )
 """Token i lives in page `page_table[i // page_tokens]`, slot `i % page_tokens`. The cache is written in place."""
@@ -168,6 +203,8 @@ def render_typescript() -> str:
     """The TypeScript side: constants, error codes, manifest interfaces, the runtime's exports and imports."""
     lines = [f"// {_NOTICE}", "", f"export const ABI_VERSION = {ABI_VERSION};"]
     lines += [f'export const ARTIFACT_FORMAT = "{ARTIFACT_FORMAT}";', f'export const MANIFEST_FILE = "{MANIFEST_FILE}";']
+    settings = ", ".join(f'"{name}"' for name in SAMPLING_SETTINGS)
+    lines += [f"export const SAMPLING_SETTINGS = [{settings}] as const;", f"export const TOP_LOGPROBS = {TOP_LOGPROBS};"]
     devices = ", ".join(f"{name}: {number}" for name, number in DEVICE_TYPES.items())
     lines += [f"export const DEVICE_TYPES = {{ {devices} }} as const;", "", "export const ERROR_CODES = {"]
     lines += [f'  {code}: "{kind.summary}",' for code, kind in ERROR_CODES.items()]

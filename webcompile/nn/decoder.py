@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from tvm.relax.frontend import nn
-from tvm.relax.frontend.nn import Tensor
+from tvm.relax.frontend.nn import Tensor, op
 
+from webcompile.contracts import SAMPLING_SETTINGS, TOP_LOGPROBS
 from webcompile.kernels.attention import attention_decode, attention_prefill
 from webcompile.kernels.epilogues import RopeAppend, Store, SwiGLU
 from webcompile.kernels.heads import Heads
+from webcompile.kernels.sampling import choose, logprobs, num_strips, penalize
 from webcompile.kernels.trigonometry import fixed_point_turns
 from webcompile.nn.context import Context
 from webcompile.nn.linear import Embedding, Linear, call, call_inplace, is_one_token
@@ -143,6 +145,24 @@ class CausalLM(nn.Module):  # type: ignore[misc]
         head = self.model.embed_tokens if self.config.tied_embeddings else self.lm_head
         return head.multiply(last, norm=fused_norm, epilogue=Store("float32"))
 
+    def sample(
+        self, logits: Tensor, bias: Tensor, counts: Tensor, settings: Tensor, step: Tensor, token: Tensor, position: Tensor
+    ) -> Tensor:
+        """The next token, int32[1]; moves the decode state on."""
+        schedule, vocab_size = self.context.schedule, self.config.vocab_size
+        strips = num_strips(vocab_size)
+        outs = [Tensor.placeholder(*of) for of in (([vocab_size], "float32"), ([strips], "float32"), ([strips], "int32"))]
+        arguments = [logits, bias, counts, settings]
+        scores, best, best_ids = op.tensor_ir_op(penalize(schedule, vocab_size), "penalize", arguments, outs)
+        state = [counts, step, token, position]
+        chosen = call_inplace(choose(schedule, vocab_size), [scores, best, best_ids, settings, *state], [4, 5, 6, 7])
+        return chosen[2]
+
+    def top_logprobs(self, logits: Tensor, token: Tensor) -> Tensor:
+        """Ids and log probabilities of `token` and of the most likely tokens, float32[2, 1 + TOP_LOGPROBS]."""
+        out = Tensor.placeholder([2, 1 + TOP_LOGPROBS], "float32")
+        return call(logprobs(self.context.schedule, self.config.vocab_size), [logits, token], out)
+
     def specification(self) -> dict[str, Any]:
         """What `export_tvm` needs: the functions with their symbolic shapes."""
         config, spec = self.config, nn.spec
@@ -158,4 +178,18 @@ class CausalLM(nn.Module):  # type: ignore[misc]
                 "$": {"param_mode": "packed", "effect_mode": "none"},
             }
 
-        return {"prefill": function("s"), "decode": function(1)}
+        functions = {"prefill": function("s"), "decode": function(1)}
+        if not self.context.schedule.gpu:
+            return functions
+        logits, one = spec.Tensor([1, config.vocab_size], "float32"), spec.Tensor([1], "int32")
+        effects = {"$": {"param_mode": "none", "effect_mode": "none"}}
+        sample = {
+            "logits": logits,
+            "bias": spec.Tensor([config.vocab_size], "float32"),
+            "counts": spec.Tensor([config.vocab_size], "int32"),
+            "settings": spec.Tensor([len(SAMPLING_SETTINGS)], "int32"),
+            "step": one,
+            "token": one,
+            "position": one,
+        }
+        return {**functions, "sample": sample | effects, "top_logprobs": {"logits": logits, "token": one} | effects}

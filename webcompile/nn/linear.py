@@ -113,7 +113,9 @@ def call(kernel: Any, arguments: list[Any], out: Tensor) -> Tensor:
     return op.tensor_ir_op(kernel, str(kernel.attrs["global_symbol"]), arguments, out)
 
 
-def call_inplace(kernel: Any, arguments: list[Any], inplace: int, out: Tensor) -> list[Tensor]:
-    """Calls a kernel that also writes argument `inplace`: [that argument afterwards, out]."""
-    name = str(kernel.attrs["global_symbol"])
-    return list(op.tensor_ir_inplace_op(kernel, name, arguments, [inplace, -1], [arguments[inplace], out]))
+def call_inplace(kernel: Any, arguments: list[Any], inplace: int | list[int], out: Tensor | None = None) -> list[Tensor]:
+    """Calls a kernel that also writes its arguments `inplace`: these afterwards, then `out` if there is one."""
+    written = [inplace] if isinstance(inplace, int) else inplace
+    outs = [] if out is None else [out]
+    indices, results = [*written, *[-1] * len(outs)], [*(arguments[i] for i in written), *outs]
+    return list(op.tensor_ir_inplace_op(kernel, str(kernel.attrs["global_symbol"]), arguments, indices, results))
