@@ -1,13 +1,13 @@
 /** The engine: requests in turn on one sequence, whose tokens stay in the KV cache for the next request to build on. */
 
-import { boolean, type Check, checked, integer, list, number, optional, record, text } from "./check.js";
+import { boolean, type Check, checked, integer, list, optional, record, text } from "./check.js";
 import { Detokenizer } from "./detokenizer.js";
 import { throwIfAborted, WebcompileError } from "./errors.js";
 import type { Manifest } from "./generated/contracts.js";
 import type { Gpu, GpuCounters } from "./gpu.js";
 import type { Model } from "./model.js";
-import { randomSeed } from "./random.js";
-import { Sampler, type SamplingParams } from "./sampler.js";
+import { logprobsOf, Sampler } from "./sampler.js";
+import { samplingFields, samplingParams, type SamplingParams } from "./sampling.js";
 import { Scheduler } from "./scheduler.js";
 import { StopMatcher } from "./stop.js";
 import type { ChatTemplate } from "./template.js";
@@ -37,6 +37,8 @@ interface Generation {
   readonly stops: readonly string[];
   readonly ignoreEos: boolean;
   readonly sampling: SamplingParams;
+  /** How many alternatives to tell the log probabilities of, if any are wanted. */
+  readonly logprobs: number | undefined;
 }
 
 /** What was counted for the last request. */
@@ -61,9 +63,7 @@ const generateRequest = record<GenerateRequest>({
   promptIds: optional(list(integer(0))),
   prompt: optional(text()),
   maxTokens: optional(integer(1)),
-  temperature: optional(number(0, 2)),
-  topP: optional(topP),
-  seed: optional(integer()),
+  ...samplingFields,
   stop: optional(stopTexts),
   ignoreEos: optional(boolean),
 });
@@ -145,7 +145,7 @@ export class EngineCore {
 
   #generation(request: GenerateRequest): Generation {
     const checkedRequest = checked(() => generateRequest(request, "request"), invalidRequest);
-    const { prompt, maxTokens = Infinity, temperature = 1, topP = 1, seed = randomSeed(), stop = [] } = checkedRequest;
+    const { prompt, maxTokens = Infinity, stop = [], logprobs } = checkedRequest;
     if ((prompt === undefined) === (checkedRequest.promptIds === undefined)) {
       throw invalidRequest("request needs one of prompt and promptIds");
     }
@@ -156,7 +156,8 @@ export class EngineCore {
       maxTokens: Math.min(maxTokens, this.info.contextTokens - promptIds.length + 1),
       stops: typeof stop === "string" ? [stop] : stop,
       ignoreEos: checkedRequest.ignoreEos ?? false,
-      sampling: { temperature, topP, seed },
+      sampling: samplingParams(checkedRequest, this.#model.vocabSize),
+      logprobs,
     };
   }
 
@@ -173,7 +174,7 @@ export class EngineCore {
   }
 
   async #generate(
-    { promptIds, maxTokens, stops, ignoreEos, sampling }: Generation,
+    { promptIds, maxTokens, stops, ignoreEos, sampling, logprobs: alternatives }: Generation,
     emit: (step: GenerateStep) => void,
     signal: AbortSignal,
     arrived: number,
@@ -183,7 +184,7 @@ export class EngineCore {
     const prefilled = performance.now();
     const before = { ...this.#model.gpu.counters, hostMs: this.#model.hostMs };
 
-    const sampler = new Sampler(sampling);
+    const sampler = new Sampler(sampling, this.#model.vocabSize, promptIds);
     const detokenizer = new Detokenizer(this.tokenizer);
     const stopMatcher = new StopMatcher(stops);
     const endTokens = new Set(ignoreEos ? [] : this.#manifest.tokenizer.eos_token_ids);
@@ -197,12 +198,13 @@ export class EngineCore {
       // The device starts on the next step before this one's text is made.
       const next = isLast ? Promise.resolve() : this.#append([token]);
       next.catch(() => undefined);
+      const logprobs = alternatives === undefined ? null : [logprobsOf(this.#logits, token, alternatives)];
 
       const piece = (isEnd ? "" : detokenizer.push(token)) + (isLast ? detokenizer.flush() : "");
       const { text, stopped } = stopMatcher.push(piece);
       const finishReason = stopped || isEnd ? "stop" : isLast ? "length" : null;
       const usage = finishReason && { promptTokens: promptIds.length, completionTokens, cachedPromptTokens };
-      emit({ tokenIds: [token], text: isLast && !stopped ? text + stopMatcher.flush() : text, finishReason, usage });
+      emit({ tokenIds: [token], text: isLast && !stopped ? text + stopMatcher.flush() : text, logprobs, finishReason, usage });
       await next;
       if (usage !== null) {
         this.#lastRequest = {
@@ -248,11 +250,6 @@ export class EngineCore {
       throw error;
     }
   }
-}
-
-/** A check of top_p: above 0 up to 1. */
-export function topP(value: unknown, name: string): number {
-  return number(Number.MIN_VALUE, 1)(value, name);
 }
 
 /** A check of stop texts. */

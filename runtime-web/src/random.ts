@@ -25,9 +25,9 @@ export function philox4x32(counter: Words4, key: readonly [number, number]): Wor
   return [c0, c1, c2, c3];
 }
 
-/** A number strictly between 0 and 1 that depends on nothing but the seed (a 64-bit integer at most) and the step. */
-export function uniform(seed: number, step: number): number {
-  const [word] = philox4x32([step >>> 0, 0, 0, 0], [seed % 2 ** 32 >>> 0, Math.floor(seed / 2 ** 32) >>> 0]);
+/** A number strictly between 0 and 1 that depends on nothing but the seed (a 64-bit integer at most), the step and the round. */
+export function uniform(seed: number, step: number, round = 0): number {
+  const [word] = philox4x32([step >>> 0, round, 0, 0], [seed % 2 ** 32 >>> 0, Math.floor(seed / 2 ** 32) >>> 0]);
   return (word + 0.5) / 2 ** 32;
 }
 

@@ -1,134 +1,169 @@
 /**
- * From logits to a token. The Python engine has the same arithmetic in the same order, so that equal logits, parameters
- * and seed give equal tokens: see `sample` for what is fixed and what is only speed.
+ * From logits to a token. The algorithm is that of `webcompile/engine/sampler.py`, which documents it: the same float64
+ * arithmetic in the same order, so that equal logits, parameters and seed give equal tokens.
  */
 
 import { WebcompileError } from "./errors.js";
 import { uniform } from "./random.js";
-
-/** How to choose. */
-export interface SamplingParams {
-  /** 0 takes the most likely token. */
-  readonly temperature: number;
-  /** Above 0 up to 1. */
-  readonly topP: number;
-  /** An integer. */
-  readonly seed: number;
-}
+import type { SamplingParams } from "./sampling.js";
+import type { TokenLogprob, TokenLogprobs } from "./types.js";
 
 /** Colder than this only overflows: all probability is on the best token. */
 const GREEDY_BELOW = 1e-6;
+/** Candidates are drawn lane by lane: token i is in lane i mod 256. */
+const LANES = 256;
+const ROUNDS = 32;
+/** Log probability of what is impossible, and the least there is: JSON has no infinity. */
+const LOWEST_LOGPROB = -9999;
 
-/** Tiers of probability relative to the largest (which is 1), so that most steps sort only a few candidates. */
-const TIERS = [2 ** -3, 2 ** -6, 2 ** -10, 2 ** -16, 2 ** -24, 2 ** -40, 0];
-
-/** Chooses the tokens of one request; step i uses the i-th random number of its seed. */
+/** Chooses the tokens of one request. */
 export class Sampler {
   readonly #params: SamplingParams;
+  readonly #biases: readonly (readonly [id: number, bias: number])[];
+  /** How often each token was generated; tokens of the prompt are there from the start. */
+  readonly #counts: Map<number, number>;
+  readonly #scores: Float64Array;
+  readonly #weights: Float64Array;
+  /** Mass of the candidates in each lane. */
+  readonly #lanes = new Float64Array(LANES);
+  /** The token drawn last, and its score. At first one that is lighter than all. */
+  #pivot = Infinity;
+  #pivotScore = -Infinity;
   #step = 0;
-  #weights = new Float64Array(0);
 
-  constructor(params: SamplingParams) {
+  constructor(params: SamplingParams, vocabSize: number, promptIds: readonly number[]) {
     this.#params = params;
+    this.#biases = Object.entries(params.logitBias).map(([id, bias]) => [Number(id), bias]);
+    this.#counts = new Map(promptIds.map((id) => [id, 0]));
+    this.#scores = new Float64Array(vocabSize);
+    this.#weights = new Float64Array(vocabSize);
   }
 
-  /** The token that follows. */
+  /** The token that follows. Leaves the logits as they are. */
   sample(logits: Float32Array): number {
-    const step = this.#step++;
-    const { temperature, topP, seed } = this.#params;
-    if (temperature < GREEDY_BELOW) return argmax(logits);
-    if (this.#weights.length !== logits.length) this.#weights = new Float64Array(logits.length);
-    const total = softmaxWeights(logits, temperature, this.#weights);
-    return choose(this.#weights, total, topP, uniform(seed, step));
+    const token = this.#choose(logits);
+    this.#counts.set(token, (this.#counts.get(token) ?? 0) + 1);
+    this.#step++;
+    return token;
+  }
+
+  #choose(logits: Float32Array): number {
+    const { temperature, topP, topK, minP, seed } = this.#params;
+    this.#score(logits);
+    const best = argmax(this.#scores);
+    if (temperature < GREEDY_BELOW || topK === 1) return best;
+    this.#weigh(this.#scores[best] ?? NaN, temperature);
+    [this.#pivot, this.#pivotScore] = [Infinity, -Infinity];
+    this.#gather();
+    const total = this.#mass();
+    for (let round = 0, mass = total; round < ROUNDS; round++) {
+      const token = this.#draw(uniform(seed, this.#step, round) * mass);
+      [this.#pivot, this.#pivotScore] = [token, this.#scores[token] ?? NaN];
+      const heavier = this.#gather();
+      mass = this.#mass();
+      if (mass < topP * total && (topK === 0 || heavier < topK) && (this.#weights[token] ?? 0) >= minP) return token;
+    }
+    return best;
+  }
+
+  /** Scores: the logits with penalties and bias. */
+  #score(logits: Float32Array): void {
+    const { repetitionPenalty, frequencyPenalty, presencePenalty } = this.#params;
+    const scores = this.#scores;
+    scores.set(logits);
+    if (repetitionPenalty !== 1 || frequencyPenalty !== 0 || presencePenalty !== 0) {
+      for (const [id, count] of this.#counts) {
+        const logit = scores[id] ?? NaN;
+        const score = logit > 0 ? logit / repetitionPenalty : logit * repetitionPenalty;
+        scores[id] = score - (frequencyPenalty * count + (count > 0 ? presencePenalty : 0));
+      }
+    }
+    for (const [id, bias] of this.#biases) scores[id] = (scores[id] ?? NaN) + bias;
+  }
+
+  /** Weights: exp((score - best) / temperature), 1 for the best. */
+  #weigh(best: number, temperature: number): void {
+    const [scores, weights] = [this.#scores, this.#weights];
+    for (let i = 0; i < scores.length; i++) weights[i] = Math.exp(((scores[i] ?? NaN) - best) / temperature);
+  }
+
+  /** Candidates are the tokens heavier than the pivot. */
+  #isCandidate(token: number): boolean {
+    const score = this.#scores[token] ?? NaN;
+    return score > this.#pivotScore || (score === this.#pivotScore && token < this.#pivot);
+  }
+
+  /** Adds up the weights of the candidates by lane; how many candidates there are. */
+  #gather(): number {
+    const [weights, lanes] = [this.#weights, this.#lanes];
+    let count = 0;
+    lanes.fill(0);
+    for (let i = 0; i < weights.length; i++) {
+      if (!this.#isCandidate(i)) continue;
+      lanes[i % LANES] = (lanes[i % LANES] ?? 0) + (weights[i] ?? 0);
+      count++;
+    }
+    return count;
+  }
+
+  /** Of all candidates, as `#gather` found them. */
+  #mass(): number {
+    return this.#lanes.reduce((sum, mass) => sum + mass, 0);
+  }
+
+  /** The first candidate at which the running sum exceeds the threshold, else the last of the lane where it should have. */
+  #draw(threshold: number): number {
+    let [lane, sum, end] = [0, 0, 0];
+    for (let i = 0; i < LANES && end <= threshold; i++) {
+      const mass = this.#lanes[i] ?? 0;
+      if (mass > 0) [lane, sum, end] = [i, end, end + mass];
+    }
+    let drawn = -1;
+    for (let i = lane; i < this.#weights.length && (drawn < 0 || sum <= threshold); i += LANES) {
+      const weight = this.#weights[i] ?? 0;
+      if (weight === 0 || !this.#isCandidate(i)) continue;
+      drawn = i;
+      sum += weight;
+    }
+    return drawn;
   }
 }
 
-/** The index of the largest logit, the lowest of equal ones. */
-export function argmax(logits: Float32Array): number {
+/** The index of the largest score, the lowest of equal ones. */
+export function argmax(scores: Float32Array | Float64Array): number {
   let best = 0;
-  let bestLogit = -Infinity;
-  for (let i = 0; i < logits.length; i++) {
-    const logit = logits[i] ?? NaN;
-    if (logit > bestLogit) {
-      best = i;
-      bestLogit = logit;
-    } else if (Number.isNaN(logit)) {
-      checkFinite(logit);
-    }
+  let bestScore = -Infinity;
+  for (let i = 0; i < scores.length; i++) {
+    const score = scores[i] ?? NaN;
+    if (score <= bestScore) continue;
+    if (Number.isNaN(score)) checkFinite(score);
+    best = i;
+    bestScore = score;
   }
-  checkFinite(bestLogit);
+  checkFinite(bestScore);
   return best;
 }
 
-/** exp(logit / temperature - maximum) in float64; returns their sum in index order. The largest weight is exactly 1. */
-function softmaxWeights(logits: Float32Array, temperature: number, weights: Float64Array): number {
-  let maximum = -Infinity;
+/** Log probabilities, by the model alone, of a token and of the `count` most likely ones. */
+export function logprobsOf(logits: Float32Array, token: number, count: number): TokenLogprobs {
+  const largest = logits[argmax(logits)] ?? NaN;
+  const top: number[] = [];
+  let sum = 0;
+  let least = -Infinity;
   for (let i = 0; i < logits.length; i++) {
-    const scaled = (logits[i] ?? NaN) / temperature;
-    weights[i] = scaled;
-    if (scaled > maximum) maximum = scaled;
+    const logit = logits[i] ?? NaN;
+    sum += Math.exp(logit - largest);
+    if (top.length === count && logit <= least) continue;
+    if (count === 0) continue;
+    let place = top.length;
+    while (place > 0 && (logits[top[place - 1] ?? 0] ?? NaN) < logit) place--;
+    top.splice(place, 0, i);
+    top.length = Math.min(top.length, count);
+    least = logits[top.at(-1) ?? 0] ?? NaN;
   }
-  checkFinite(maximum);
-  let total = 0;
-  for (let i = 0; i < weights.length; i++) {
-    const weight = Math.exp((weights[i] ?? NaN) - maximum);
-    weights[i] = weight;
-    total += weight;
-  }
-  checkFinite(total);
-  return total;
-}
-
-/**
- * Candidates are ordered by weight, then by id. The smallest prefix whose running sum reaches `topP * total` is kept, and
- * the first candidate whose running sum exceeds `u` times the prefix's sum is chosen.
- *
- * With topP = 1 the prefix is nearly everything and its exact sum would need a full sort. It differs from `total` by
- * rounding only, so the choice is made on bounds of it, and the sort is done only when the bounds do not decide.
- */
-export function choose(weights: Float64Array, total: number, topP: number, u: number): number {
-  if (topP === 1) {
-    const slack = 4 * weights.length * Number.EPSILON;
-    const chosen = firstAbove(weights, u * total * (1 + slack), u * total * (1 - slack));
-    if (chosen !== undefined) return chosen;
-  }
-  const kept: number[] = [];
-  const sums: number[] = [];
-  let sum = 0;
-  for (const id of ranked(weights)) {
-    sum += weights[id] ?? 0;
-    kept.push(id);
-    sums.push(sum);
-    if (sum >= topP * total) break;
-  }
-  const threshold = u * sum;
-  const index = sums.findIndex((value) => value > threshold);
-  return kept[index] ?? kept.at(-1) ?? 0;
-}
-
-/** The first candidate whose running sum exceeds `upper`, if the one before it does not exceed `lower`. */
-function firstAbove(weights: Float64Array, upper: number, lower: number): number | undefined {
-  let sum = 0;
-  for (const id of ranked(weights)) {
-    const before = sum;
-    sum += weights[id] ?? 0;
-    if (sum > upper) return before <= lower ? id : undefined;
-  }
-  return undefined;
-}
-
-/** Ids by weight from large to small, then by id; sorted tier by tier as they are asked for. */
-function* ranked(weights: Float64Array): Generator<number, void> {
-  let above = Infinity;
-  for (const atLeast of TIERS) {
-    const tier: number[] = [];
-    for (let id = 0; id < weights.length; id++) {
-      const weight = weights[id] ?? 0;
-      if (weight >= atLeast && weight < above) tier.push(id);
-    }
-    yield* tier.sort((a, b) => (weights[b] ?? 0) - (weights[a] ?? 0) || a - b);
-    above = atLeast;
-  }
+  const total = largest + Math.log(sum);
+  const of = (id: number): TokenLogprob => ({ tokenId: id, logprob: Math.max((logits[id] ?? NaN) - total, LOWEST_LOGPROB) });
+  return { ...of(token), top: top.map(of) };
 }
 
 function checkFinite(value: number): void {

@@ -11,9 +11,9 @@ const MAY_IMPORT: Record<string, string[]> = {
   host: ["engine", "load", "openai/chat", "protocol"],
   protocol: [],
   "openai/chat": ["engine", "openai/request"],
-  "openai/request": ["check", "engine", "template"],
+  "openai/request": ["check", "engine", "sampling", "template"],
   load: ["artifact", "cache", "check", "download", "engine", "manifest", "model", "progress", "protocol", "template", "tokenizer"],
-  engine: ["check", "detokenizer", "gpu", "model", "random", "sampler", "scheduler", "stop", "template", "tokenizer"],
+  engine: ["check", "detokenizer", "gpu", "model", "sampler", "sampling", "scheduler", "stop", "template", "tokenizer"],
   model: ["artifact", "gpu", "manifest", "repeated", "wasm", "weights"],
   repeated: ["gpu", "recording", "wasm"],
   gpu: ["recording"],
@@ -22,7 +22,8 @@ const MAY_IMPORT: Record<string, string[]> = {
   manifest: ["check"],
   weights: ["manifest"],
   wasm: ["gpu"],
-  sampler: ["random"],
+  sampler: ["random", "sampling"],
+  sampling: ["check", "random"],
   tokenizer: ["detokenizer"],
 };
 const FOR_ALL = ["errors", "types", "openai/types", "generated/contracts"];

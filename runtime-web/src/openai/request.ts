@@ -1,7 +1,8 @@
 /** Checks a chat completion request. Parameters that are not known or not supported are refused by name. */
 
-import { boolean, type Check, checked, integer, list, number, oneOf, optional, plainObject, record, text } from "../check.js";
-import { invalidRequest, stopTexts, topP } from "../engine.js";
+import { boolean, type Check, checked, integer, list, oneOf, optional, plainObject, record, text } from "../check.js";
+import { invalidRequest, stopTexts } from "../engine.js";
+import { samplingFields } from "../sampling.js";
 import type { TemplateMessage } from "../template.js";
 import type { GenerateRequest } from "../types.js";
 
@@ -39,9 +40,17 @@ const maxTokens = optional(integer(1));
 const parameters = {
   messages: list(message, 100_000),
   model: optional(text()),
-  temperature: optional(number(0, 2)),
-  top_p: optional(topP),
-  seed: optional(integer()),
+  temperature: samplingFields.temperature,
+  top_p: samplingFields.topP,
+  top_k: samplingFields.topK,
+  min_p: samplingFields.minP,
+  repetition_penalty: samplingFields.repetitionPenalty,
+  frequency_penalty: samplingFields.frequencyPenalty,
+  presence_penalty: samplingFields.presencePenalty,
+  logit_bias: samplingFields.logitBias,
+  seed: samplingFields.seed,
+  logprobs: optional(boolean),
+  top_logprobs: samplingFields.logprobs,
   max_tokens: maxTokens,
   max_completion_tokens: maxTokens,
   stop: optional(stopTexts),
@@ -49,9 +58,6 @@ const parameters = {
   stream: optional(boolean),
   stream_options: optional(record<{ include_usage: boolean | undefined }>({ include_usage: optional(boolean) })),
   response_format: optional(record<{ type: "text" }>({ type: oneOf("text") })),
-  frequency_penalty: optional(oneOf(0)),
-  presence_penalty: optional(oneOf(0)),
-  logprobs: optional(oneOf(false)),
   user: optional(text()),
   ignore_eos: optional(boolean),
   chat_template_kwargs: optional(plainObject),
@@ -69,6 +75,9 @@ export function parseChatRequest(value: unknown): ChatRequest {
   if (request.stream_options !== undefined && request.stream !== true) {
     throw invalidRequest("request.stream_options needs stream: true");
   }
+  if (request.top_logprobs !== undefined && request.logprobs !== true) {
+    throw invalidRequest("request.top_logprobs needs logprobs: true");
+  }
   return {
     messages: request.messages,
     templateVariables: request.chat_template_kwargs ?? {},
@@ -76,7 +85,14 @@ export function parseChatRequest(value: unknown): ChatRequest {
       maxTokens: request.max_tokens ?? request.max_completion_tokens,
       temperature: request.temperature,
       topP: request.top_p,
+      topK: request.top_k,
+      minP: request.min_p,
+      repetitionPenalty: request.repetition_penalty,
+      frequencyPenalty: request.frequency_penalty,
+      presencePenalty: request.presence_penalty,
+      logitBias: request.logit_bias,
       seed: request.seed,
+      logprobs: request.logprobs === true ? (request.top_logprobs ?? 0) : undefined,
       stop: request.stop,
       ignoreEos: request.ignore_eos,
     },
