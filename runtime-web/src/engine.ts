@@ -192,13 +192,13 @@ export class EngineCore {
     for (let completionTokens = 1; ; completionTokens++) {
       const sampleStart = performance.now();
       const token = sampler.sample(this.#logits);
+      const logprobs = alternatives === undefined ? null : [logprobsOf(this.#logits, token, alternatives)];
       samplingMs += performance.now() - sampleStart;
       const isEnd = endTokens.has(token);
       const isLast = isEnd || completionTokens === maxTokens;
       // The device starts on the next step before this one's text is made.
       const next = isLast ? Promise.resolve() : this.#append([token]);
       next.catch(() => undefined);
-      const logprobs = alternatives === undefined ? null : [logprobsOf(this.#logits, token, alternatives)];
 
       const piece = (isEnd ? "" : detokenizer.push(token)) + (isLast ? detokenizer.flush() : "");
       const { text, stopped } = stopMatcher.push(piece);

@@ -108,16 +108,49 @@ export interface GenerateRequest {
   readonly maxTokens?: number | undefined;
   /** Default 1; 0 takes the most likely token. */
   readonly temperature?: number | undefined;
+  /** Above 0 up to 1: keeps the most likely tokens that have this probability together. Default 1. */
   readonly topP?: number | undefined;
+  /** Keeps so many of the most likely tokens. Default 0: all. */
+  readonly topK?: number | undefined;
+  /** 0 to 1: keeps tokens at least so likely, compared with the most likely one. Default 0. */
+  readonly minP?: number | undefined;
+  /** Above 0 up to 2: above 1 makes tokens of the prompt and of the answer less likely. Default 1. */
+  readonly repetitionPenalty?: number | undefined;
+  /** -2 to 2, taken off a token's logit for each time that the answer has it. Default 0. */
+  readonly frequencyPenalty?: number | undefined;
+  /** -2 to 2, taken off a token's logit once the answer has it. Default 0. */
+  readonly presencePenalty?: number | undefined;
+  /** -100 to 100, added to the logits of up to 1024 token ids. */
+  readonly logitBias?: Readonly<Record<number, number>> | undefined;
   readonly seed?: number | undefined;
+  /** Asks for log probabilities: of each token and of so many of the most likely ones, 0 to 20. */
+  readonly logprobs?: number | undefined;
+  /** Needs `worker: false`: functions do not cross to a worker. */
+  readonly logitProcessor?: LogitProcessor | undefined;
   readonly stop?: string | readonly string[] | undefined;
   readonly ignoreEos?: boolean | undefined;
+}
+
+/** Changes the logits, one for each token id, in place before a token is chosen. `tokenIds` are those of prompt and answer. */
+export type LogitProcessor = (logits: Float32Array, tokenIds: readonly number[]) => void;
+
+/** How likely the model found a token: a natural logarithm, at least -9999. */
+export interface TokenLogprob {
+  readonly tokenId: number;
+  readonly logprob: number;
+}
+
+/** A token of the answer with the most likely ones in its place, most likely first. Penalties and the like have no part in it. */
+export interface TokenLogprobs extends TokenLogprob {
+  readonly top: readonly TokenLogprob[];
 }
 
 /** A step of an answer. `text` may be empty while a character or a possible stop text is incomplete. */
 export interface GenerateStep {
   readonly tokenIds: readonly number[];
   readonly text: string;
+  /** For each of the token ids, if the request asks for them. */
+  readonly logprobs: readonly TokenLogprobs[] | null;
   /** Not null on the last step only, which then has `usage`. */
   readonly finishReason: FinishReason | null;
   readonly usage: GenerateUsage | null;
@@ -147,37 +180,4 @@ export interface Engine {
   stats(): Promise<EngineStats>;
   /** Frees the device and ends the worker. Pending requests reject with `engine_closed`. */
   unload(): Promise<void>;
-  /** Above 0 up to 1: keeps the most likely tokens that have this probability together. Default 1. */
 }
-  /** Keeps so many of the most likely tokens. Default 0: all. */
-  readonly topK?: number | undefined;
-  /** 0 to 1: keeps tokens at least so likely, compared with the most likely one. Default 0. */
-  readonly minP?: number | undefined;
-  /** Above 0 up to 2: above 1 makes tokens of the prompt and of the answer less likely. Default 1. */
-  readonly repetitionPenalty?: number | undefined;
-  /** -2 to 2, taken off a token's logit for each time that the answer has it. Default 0. */
-  readonly frequencyPenalty?: number | undefined;
-  /** -2 to 2, taken off a token's logit once the answer has it. Default 0. */
-  readonly presencePenalty?: number | undefined;
-  /** -100 to 100, added to the logits of up to 1024 token ids. */
-  readonly logitBias?: Readonly<Record<number, number>> | undefined;
-  /** Asks for log probabilities: of each token and of so many of the most likely ones, 0 to 20. */
-  readonly logprobs?: number | undefined;
-  /** Needs `worker: false`: functions do not cross to a worker. */
-  readonly logitProcessor?: LogitProcessor | undefined;
-/** Changes the logits, one for each token id, in place before a token is chosen. `tokenIds` are those of prompt and answer. */
-export type LogitProcessor = (logits: Float32Array, tokenIds: readonly number[]) => void;
-
-/** How likely the model found a token: a natural logarithm, at least -9999. */
-export interface TokenLogprob {
-  readonly tokenId: number;
-  readonly logprob: number;
-}
-
-/** A token of the answer with the most likely ones in its place, most likely first. Penalties and the like have no part in it. */
-export interface TokenLogprobs extends TokenLogprob {
-  readonly top: readonly TokenLogprob[];
-}
-
-  /** For each of the token ids, if the request asks for them. */
-  readonly logprobs: readonly TokenLogprobs[] | null;
