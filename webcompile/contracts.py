@@ -103,13 +103,12 @@ MODEL_FUNCTIONS = (
             "bias: float32[vocab_size]",
             "counts: int32[vocab_size]",
             "settings: int32[len(SAMPLING_SETTINGS)]",
-            "step: int32[1]",
-            "token: int32[1]",
-            "position: int32[1]",
+            "state: tuple of step, token and position, each int32[1]",
         ),
         "token: int32[1]",
-        "Chooses token `step[0]` of an answer (see engine.sampler), or -1 if a logit is not finite; writes token, counts it, raises "
-        "step and position by one. counts: how often each token was generated, plus 2^30 if the prompt has it. GPU targets only.",
+        "Chooses token `step[0]` of an answer (see engine.sampler), or -1 if a logit is not finite; writes token, counts it, "
+        "raises step and position by one. counts: how often each token was generated, plus 2^30 if the prompt has it. "
+        "GPU targets only.",
     ),
     ModelFunction(
         "top_logprobs",

@@ -9,7 +9,7 @@ among the heavier tokens until a draw is one of those kept.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +39,7 @@ from webcompile.kernels.builder import (
 THREADS = 256
 """Of the workgroup that chooses: part of the algorithm, as it gives the order in which candidates are drawn."""
 ROUNDS = 32
-"""Draws at most. Each leaves a random part of the candidates' mass, so that even among equals more are hardly ever needed."""
+"""Draws at most. Each leaves a random part of the candidates' mass, so that more are hardly ever needed."""
 
 _GROUP = 16
 """Threads whose values are added or compared first: two short loops instead of one over the workgroup."""
@@ -53,7 +53,7 @@ _LOWEST, _HIGHEST = -3.0e38, 3.0e38
 
 def num_strips(vocab_size: int) -> int:
     """Strips of which `penalize` gives the best."""
-    return ceildiv(vocab_size, _STRIP)
+    return -(-vocab_size // _STRIP)
 
 
 @functools.cache
@@ -125,24 +125,23 @@ def choose(schedule: Schedule, vocab_size: int) -> Any:
             with T.serial(ceildiv(strips, THREADS)) as i, when(i * THREADS + thread < strips):
                 found.offer(best[i * THREADS + thread], best_ids[i * THREADS + thread])
             workgroup.best(found)
-            chosen, step_now = local(1, "int32"), local(1, "int32")
-            store(chosen, 0, found.token[0])
+            step_now = local(1, "int32")
             store(step_now, 0, step[0])
             # All threads read the same settings, so that barriers inside are met by all or none.
             with when(tirx.all(settings.number("temperature") >= f32(_GREEDY_BELOW), settings.integer("top_k") != 1)):
-                _draw(workgroup, scores, found, settings, step_now[0], chosen)
+                _draw(workgroup, scores, found, settings, step_now[0])
             with when(thread == 0):
-                store(token, 0, chosen[0])
+                store(token, 0, found.token[0])
                 store(position, 0, position[0] + 1)
                 store(step, 0, step_now[0] + 1)
-                with when(chosen[0] >= 0):
-                    add(counts, chosen[0], _int(1))
+                with when(found.token[0] >= 0):
+                    add(counts, found.token[0], _int(1))
     return finish()
 
 
 @functools.cache
 def logprobs(schedule: Schedule, vocab_size: int) -> Any:
-    """The PrimFunc (logits[1, v], token[1], out[2, 1 + n]): ids and log probabilities of `token` and of the n most likely."""
+    """The PrimFunc (logits[1, v], token[1], out[2, 1 + n]): ids and log probabilities of `token` and the n likeliest."""
     with kernel("logprobs") as finish:
         logits = argument("logits", (1, vocab_size), "float32")
         token = argument("token", (1,), "int32")
@@ -175,8 +174,8 @@ def logprobs(schedule: Schedule, vocab_size: int) -> Any:
     return finish()
 
 
-def _draw(workgroup: _Workgroup, scores: Buffer, best: _Best, settings: _Settings, step: Expr, chosen: Buffer) -> None:
-    """Step 4 of the algorithm: draws until a token is kept and puts it into `chosen`, which holds the best one before."""
+def _draw(workgroup: _Workgroup, scores: Buffer, best: _Best, settings: _Settings, step: Expr) -> None:
+    """Step 4 of the algorithm: the token that is drawn takes the place of the best one; -1 stays."""
     thread, vocab_size = workgroup.thread, int(scores.shape[0])
     pivot, drawn = _Best(_LOWEST, vocab_size), shared((1,), "int32")
     mass, count, heavier, total, done = local(1), local(1), local(1), local(1), local(1, "int32")
@@ -231,8 +230,9 @@ def _draw(workgroup: _Workgroup, scores: Buffer, best: _Best, settings: _Setting
             weight(pivot.score[0]) >= settings.number("min_p"),
         )
         with when(tirx.all(done[0] == 0, is_kept)):
-            store(chosen, 0, pivot.token[0])
             store(done, 0, _int(1))
+            with when(best.token[0] >= 0):
+                store(best.token, 0, pivot.token[0])
 
 
 class _Settings:
@@ -356,7 +356,7 @@ def _descend(rest: Buffer, index: Buffer, mass: Callable[[Expr], Expr]) -> None:
 
 
 @contextmanager
-def _tokens(vocab_size: int, thread: Expr) -> Any:
+def _tokens(vocab_size: int, thread: Expr) -> Iterator[Expr]:
     """Loops over the tokens of a thread, every THREADS-th."""
     with T.serial(ceildiv(vocab_size, THREADS)) as i, when(i * THREADS + thread < vocab_size):
         token = local(1, "int32")

@@ -145,18 +145,18 @@ class CausalLM(nn.Module):  # type: ignore[misc]
         head = self.model.embed_tokens if self.config.tied_embeddings else self.lm_head
         return head.multiply(last, norm=fused_norm, epilogue=Store("float32"))
 
-    def sample(
-        self, logits: Tensor, bias: Tensor, counts: Tensor, settings: Tensor, step: Tensor, token: Tensor, position: Tensor
-    ) -> Tensor:
-        """The next token, int32[1]; moves the decode state on."""
+    def sample(self, logits: Tensor, bias: Tensor, counts: Tensor, settings: Tensor, state: list[Tensor]) -> Tensor:
+        """The next token, int32[1]; moves the state (step, token, position) on."""
         schedule, vocab_size = self.context.schedule, self.config.vocab_size
         strips = num_strips(vocab_size)
         outs = [Tensor.placeholder(*of) for of in (([vocab_size], "float32"), ([strips], "float32"), ([strips], "int32"))]
         arguments = [logits, bias, counts, settings]
         scores, best, best_ids = op.tensor_ir_op(penalize(schedule, vocab_size), "penalize", arguments, outs)
-        state = [counts, step, token, position]
-        chosen = call_inplace(choose(schedule, vocab_size), [scores, best, best_ids, settings, *state], [4, 5, 6, 7])
-        return chosen[2]
+        written = [counts, *state]
+        _, _, token, _ = call_inplace(
+            choose(schedule, vocab_size), [scores, best, best_ids, settings, *written], [4, 5, 6, 7]
+        )
+        return token
 
     def top_logprobs(self, logits: Tensor, token: Tensor) -> Tensor:
         """Ids and log probabilities of `token` and of the most likely tokens, float32[2, 1 + TOP_LOGPROBS]."""
@@ -188,8 +188,6 @@ class CausalLM(nn.Module):  # type: ignore[misc]
             "bias": spec.Tensor([config.vocab_size], "float32"),
             "counts": spec.Tensor([config.vocab_size], "int32"),
             "settings": spec.Tensor([len(SAMPLING_SETTINGS)], "int32"),
-            "step": one,
-            "token": one,
-            "position": one,
+            "state": [one] * 3,
         }
         return {**functions, "sample": sample | effects, "top_logprobs": {"logits": logits, "token": one} | effects}
