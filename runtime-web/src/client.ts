@@ -5,7 +5,7 @@ import { WebcompileError } from "./errors.js";
 import type { CancelOptions, ChatCompletion, ChatCompletionChunk, ChatCompletionRequest, ChatCompletions, ChatCompletionStreamRequest } from "./openai/types.js";
 import type { ClientMessage, HostMessage, Method, Methods, Port } from "./protocol.js";
 import { Deferred, PushStream } from "./stream.js";
-import type { Engine, EngineInfo, EngineOptions, EngineStats, GenerateRequest, GenerateStep } from "./types.js";
+import type { Engine, EngineInfo, EngineOptions, EngineStats, GenerateRequest, GenerateStep, Profile } from "./types.js";
 
 const UNLOAD_MS = 3000;
 
@@ -20,6 +20,7 @@ export async function createRemoteEngine(options: EngineOptions, thread: Thread)
     artifact: absoluteUrl(options.artifact, "/"),
     runtime: options.runtime === undefined ? new URL("./runtime.wasm", import.meta.url).href : absoluteUrl(options.runtime),
     maxContextTokens: options.maxContextTokens,
+    profile: options.profile,
   };
   const lost = new Deferred<WebcompileError>();
   const connection = new Connection(thread.port, {
@@ -75,6 +76,10 @@ class RemoteEngine implements Engine {
 
   async stats(): Promise<EngineStats> {
     return this.#connection.call("stats", null);
+  }
+
+  async profile(): Promise<Profile> {
+    return this.#connection.call("profile", null);
   }
 
   async unload(): Promise<void> {

@@ -12,11 +12,11 @@ import { Scheduler } from "./scheduler.js";
 import { StopMatcher } from "./stop.js";
 import type { ChatTemplate } from "./template.js";
 import type { Tokenizer } from "./tokenizer.js";
-import type { EngineInfo, EngineStats, GenerateRequest, GenerateStep } from "./types.js";
+import type { EngineInfo, EngineStats, GenerateRequest, GenerateStep, Profile } from "./types.js";
 
 /** What the engine needs of a model. */
 export type EngineModel = Pick<Model, "contextTokens" | "destroy" | "hostMs" | "kvCacheBytes" | "run" | "vocabSize"> & {
-  readonly gpu: Pick<Gpu, "adapter" | "counters">;
+  readonly gpu: Pick<Gpu, "adapter" | "counters" | "profile">;
   readonly variant: { readonly name: string };
 };
 
@@ -50,6 +50,7 @@ const NO_REQUEST: RequestStats = {
   hostMsPerToken: 0,
   bytesWrittenPerToken: 0,
   bytesReadPerToken: 0,
+  gpuObjectsPerToken: 0,
   replayedTokens: 0,
   prefillTokensPerSecond: 0,
   decodeTokensPerSecond: 0,
@@ -135,6 +136,11 @@ export class EngineCore {
     const { pipelines, bindGroups, buffers, bufferBytes } = this.#model.gpu.counters;
     const gpu = { pipelines, bindGroups, buffers, bufferBytes };
     return { ...this.#lastRequest, ...gpu, loadMs: this.#loadMs, contextUsed: this.#sequence.length };
+  }
+
+  /** Device time by kernel since the last profile, after the requests before it. */
+  async profile(signal: AbortSignal): Promise<Profile> {
+    return this.#scheduler.run(signal, () => this.#model.gpu.profile());
   }
 
   /** Rejects what waits, fails what runs, frees the device. */
@@ -276,6 +282,7 @@ function decodeStats(
     hostMsPerToken: each(hostMs - before.hostMs + samplingMs),
     bytesWrittenPerToken: each(counters.bytesWritten - before.bytesWritten),
     bytesReadPerToken: each(counters.bytesRead - before.bytesRead),
+    gpuObjectsPerToken: each(counters.objectsCreated - before.objectsCreated),
     replayedTokens: counters.replays - before.replays,
   };
 }

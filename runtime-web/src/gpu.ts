@@ -11,8 +11,10 @@
  */
 
 import { WebcompileError } from "./errors.js";
+import { Profiler } from "./profiler.js";
 import { type Dispatch, Recording } from "./recording.js";
-import type { AdapterInfo } from "./types.js";
+import { ProfileRecorder } from "./profile.js";
+import type { AdapterInfo, Profile } from "./types.js";
 
 /** TVM's description of a kernel. */
 export interface KernelInfo {
@@ -33,6 +35,8 @@ export interface GpuCounters {
   bindGroups: number;
   buffers: number;
   bufferBytes: number;
+  /** Buffers, bind groups, pipelines, query sets, layouts and shader modules. */
+  objectsCreated: number;
 }
 
 /** What to tell the owner of the device. */
@@ -40,6 +44,12 @@ export interface GpuEvents {
   /** A kernel was compiled. */
   onKernel?(ready: number, total: number): void;
   onLost?(error: WebcompileError): void;
+  onWarning?(warning: WebcompileError): void;
+}
+
+/** How to open a device. */
+export interface GpuOptions {
+  readonly profile?: boolean;
 }
 
 interface Buffer {
@@ -67,6 +77,7 @@ const SHADER_STAGE_COMPUTE = 4;
 const MAP_MODE_READ = 1;
 
 const WANTED_FEATURES = ["shader-f16", "subgroups"] as const satisfies readonly GPUFeatureName[];
+const PROFILE_FEATURE: GPUFeatureName = "timestamp-query";
 const WANTED_LIMITS = [
   "maxBufferSize",
   "maxStorageBufferBindingSize",
@@ -87,7 +98,8 @@ const SLOT_BYTES = 256;
 const MAX_GRID = 65535;
 /** Freed buffers are kept for reuse up to this size in all. */
 const POOL_BYTES = 64 * 2 ** 20;
-const STAGING_BUFFERS = 2;
+/** Reads that may be under way at once without making a buffer each time. */
+const STAGING_BUFFERS = 4;
 const LOSS_NOTICE_MS = 100;
 /** Some broken graphics drivers never answer. */
 const ADAPTER_MS = 20_000;
@@ -105,6 +117,7 @@ export class Gpu {
     bindGroups: 0,
     buffers: 0,
     bufferBytes: 0,
+    objectsCreated: 0,
   };
 
   readonly #device: GPUDevice;
@@ -130,15 +143,19 @@ export class Gpu {
   #recording: Recording | undefined;
   /** Whose uniforms are in the second half of the buffer. */
   #resident: Recording | undefined;
+  /** Not in use, smallest first. */
   readonly #staging: GPUBuffer[] = [];
+  readonly #profiler: Profiler | undefined;
 
   #failure: WebcompileError | undefined;
   #lost: WebcompileError | undefined;
 
-  private constructor(device: GPUDevice, adapter: AdapterInfo, events: GpuEvents) {
+  private constructor(device: GPUDevice, adapter: AdapterInfo, events: GpuEvents, isProfiling: boolean) {
     this.#device = device;
     this.adapter = adapter;
     this.#events = events;
+    this.#profiler = isProfiling ? new Profiler(device, this.counters) : undefined;
+    this.counters.objectsCreated++;
     this.#uniforms = device.createBuffer({
       label: "uniforms",
       size: 2 * this.#uniformWords.byteLength,
@@ -156,13 +173,16 @@ export class Gpu {
     });
   }
 
-  /** Opens the most capable adapter with all it offers that kernels may use. */
-  static async open(gpu: GPU | undefined, events: GpuEvents = {}): Promise<Gpu> {
+  /** Opens the most capable adapter with all it offers that kernels may use. With `profile`, dispatches are timed if it can. */
+  static async open(gpu: GPU | undefined, events: GpuEvents = {}, { profile = false }: GpuOptions = {}): Promise<Gpu> {
     if (gpu === undefined) throw noWebGpu("this environment has no WebGPU (navigator.gpu is missing)");
     const adapter = await within(ADAPTER_MS, gpu.requestAdapter({ powerPreference: "high-performance" }));
     if (adapter === undefined) throw noWebGpu(`WebGPU gave no adapter within ${ADAPTER_MS / 1000} s`);
     if (adapter === null) throw noWebGpu("WebGPU has no adapter for this device");
-    const requiredFeatures = WANTED_FEATURES.filter((name) => adapter.features.has(name));
+    const isProfiling = profile && adapter.features.has(PROFILE_FEATURE);
+    if (profile && !isProfiling) events.onWarning?.(noTimestamps());
+    const wanted = isProfiling ? [...WANTED_FEATURES, PROFILE_FEATURE] : WANTED_FEATURES;
+    const requiredFeatures = wanted.filter((name) => adapter.features.has(name));
     const requiredLimits = Object.fromEntries(WANTED_LIMITS.map((name) => [name, adapter.limits[name]]));
     let device: GPUDevice;
     try {
@@ -170,7 +190,7 @@ export class Gpu {
     } catch (error) {
       throw noWebGpu(`the WebGPU adapter gave no device: ${error instanceof Error ? error.message : String(error)}`);
     }
-    return new Gpu(device, describe(adapter, device), events);
+    return new Gpu(device, describe(adapter, device), events, isProfiling);
   }
 
   /** Id of a storage buffer of at least so many bytes; 0 when there cannot be one. */
@@ -240,6 +260,7 @@ export class Gpu {
     const { group, pipeline } = this.#layout(writeAccess(name, info, numBuffers));
     const uniformWords = (Math.ceil((4 * (numScalars + 1)) / SLOT_BYTES) * SLOT_BYTES) / 4;
     const kernel: Kernel = { name, numBuffers, numScalars, layout: group, groups: new Map(), uniformWords, pipeline: undefined };
+    this.counters.objectsCreated += 2; // The pipeline is the other.
     const module = this.#device.createShaderModule({ label: name, code: SUBGROUPS_MAY_DIVERGE + wgsl });
     const descriptor = { label: name, layout: pipeline, compute: { module, entryPoint: name } };
     const compiled = this.#device.createComputePipelineAsync(descriptor).then(
@@ -330,22 +351,27 @@ export class Gpu {
       this.counters.bytesWritten += this.#uniformEnd * 4;
       this.#uniformEnd = 0;
     }
+    this.#profiler?.resolve(this.#encoder);
     queue.submit([this.#encoder.finish()]);
+    this.#profiler?.submitted();
     this.#encoder = undefined;
     this.counters.submits++;
   }
 
-  /** Reads bytes of a buffer after all that is enqueued. Offset and size are multiples of 4. */
+  /**
+   * Reads bytes of a buffer after all that is enqueued. Offset and size are multiples of 4. Several reads may be under way;
+   * they end in the order of the calls.
+   */
   async read(id: number, offset: number, target: Uint8Array): Promise<void> {
     const source = this.#buffer(id).gpu;
     const staging = this.#takeStaging(target.byteLength);
-    this.#endPass();
-    this.#commands().copyBufferToBuffer(source, offset, staging, 0, target.byteLength);
-    this.flush();
     try {
+      this.#endPass();
+      this.#commands().copyBufferToBuffer(source, offset, staging, 0, target.byteLength);
+      this.flush();
       await staging.mapAsync(MAP_MODE_READ, 0, target.byteLength);
     } catch (error) {
-      staging.destroy();
+      this.#destroyStaging(staging);
       // The news of a lost device may come a moment after what it made fail.
       await within(LOSS_NOTICE_MS, this.#device.lost);
       this.check();
@@ -353,10 +379,18 @@ export class Gpu {
     }
     target.set(new Uint8Array(staging.getMappedRange(0, target.byteLength)));
     staging.unmap();
-    if (this.#staging.length < STAGING_BUFFERS) this.#staging.push(staging);
-    else staging.destroy();
+    this.#keepStaging(staging);
     this.counters.bytesRead += target.byteLength;
     this.check();
+  }
+
+  /** Device time by kernel since the last profile; an empty one if this device does not time dispatches. */
+  async profile(): Promise<Profile> {
+    if (this.#profiler === undefined) return new ProfileRecorder().profile();
+    this.flush();
+    const profile = await this.#profiler.take();
+    this.check();
+    return profile;
   }
 
   /** Resolves when all that is enqueued is done and no allocation has failed. */
@@ -396,17 +430,23 @@ export class Gpu {
     return (this.#encoder ??= this.#device.createCommandEncoder());
   }
 
-  #dispatch({ pipeline, group, uniformAt, x, y, z }: Dispatch, uniformsStart = 0): void {
-    const pass = (this.#pass ??= this.#commands().beginComputePass());
+  #dispatch(dispatch: Dispatch, uniformsStart = 0): void {
+    const { pipeline, group, uniformAt, x, y, z } = dispatch;
+    const pass = (this.#pass ??= this.#commands().beginComputePass(this.#profiler?.time(dispatch)));
     if (this.#boundPipeline !== pipeline) pass.setPipeline((this.#boundPipeline = pipeline));
     this.#dynamicOffset[0] = 4 * (uniformsStart + uniformAt);
     pass.setBindGroup(0, group, this.#dynamicOffset, 0, 1);
     pass.dispatchWorkgroups(x, y, z);
     this.counters.dispatches++;
+    if (this.#profiler !== undefined) this.#closePass();
   }
 
   #endPass(): void {
     this.#recording = undefined;
+    this.#closePass();
+  }
+
+  #closePass(): void {
     this.#pass?.end();
     this.#pass = undefined;
     this.#boundPipeline = undefined;
@@ -424,6 +464,7 @@ export class Gpu {
     ) as Promise<void>;
     this.#memoryChecks.add(check);
     this.counters.buffers++;
+    this.counters.objectsCreated++;
     this.counters.bufferBytes += descriptor.size;
     return buffer;
   }
@@ -437,10 +478,24 @@ export class Gpu {
     this.counters.bufferBytes -= buffer.capacity;
   }
 
+  /** A mappable buffer of at least so many bytes. */
   #takeStaging(nbytes: number): GPUBuffer {
     const index = this.#staging.findIndex((buffer) => buffer.size >= nbytes);
     const [found] = index < 0 ? [] : this.#staging.splice(index, 1);
     return found ?? this.#createBuffer({ size: nbytes, usage: BUFFER_USAGE.MAP_READ | BUFFER_USAGE.COPY_DST });
+  }
+
+  /** Keeps the largest: they serve every read. */
+  #keepStaging(staging: GPUBuffer): void {
+    this.#staging.push(staging);
+    this.#staging.sort((one, other) => one.size - other.size);
+    const smallest = this.#staging.length > STAGING_BUFFERS ? this.#staging.shift() : undefined;
+    if (smallest !== undefined) this.#destroyStaging(smallest);
+  }
+
+  #destroyStaging(staging: GPUBuffer): void {
+    staging.destroy();
+    this.counters.bufferBytes -= staging.size;
   }
 
   #layout(writes: readonly boolean[]): { group: GPUBindGroupLayout; pipeline: GPUPipelineLayout } {
@@ -457,6 +512,7 @@ export class Gpu {
       visibility: SHADER_STAGE_COMPUTE,
       buffer: { type: "uniform", hasDynamicOffset: true },
     });
+    this.counters.objectsCreated += 2;
     const group = this.#device.createBindGroupLayout({ entries });
     const layout = { group, pipeline: this.#device.createPipelineLayout({ bindGroupLayouts: [group] }) };
     this.#layouts.set(key, layout);
@@ -475,6 +531,7 @@ export class Gpu {
     kernel.groups.set(key, group);
     for (const buffer of buffers) buffer.groups.add(kernel.groups);
     this.counters.bindGroups++;
+    this.counters.objectsCreated++;
     return group;
   }
 }
@@ -539,6 +596,14 @@ function noWebGpu(message: string): WebcompileError {
     ? "WebGPU needs a secure context: serve the page over https or from localhost."
     : "Use a browser with WebGPU (Chrome or Edge 113, Safari 26, Firefox 141 or later) and hardware acceleration turned on.";
   return new WebcompileError("webgpu_unavailable", message, hint);
+}
+
+function noTimestamps(): WebcompileError {
+  return new WebcompileError(
+    "webgpu_unavailable",
+    `this device cannot time dispatches (it has no feature "${PROFILE_FEATURE}"): profiles will be empty`,
+    "Use another browser or adapter to profile.",
+  );
 }
 
 function internal(message: string): WebcompileError {

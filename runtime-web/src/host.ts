@@ -56,6 +56,7 @@ export function serve(port: Port<HostMessage, ClientMessage>, options: HostOptio
     tokenize: ({ text, addSpecialTokens }) => loaded().tokenizer.encode(text, { addSpecialTokens }),
     detokenize: (ids) => loaded().tokenizer.decode(ids),
     stats: () => loaded().stats(),
+    profile: (_params, _emit, signal) => loaded().profile(signal),
     unload: () => {
       engine?.close();
       engine = undefined;

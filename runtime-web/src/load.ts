@@ -64,10 +64,14 @@ export async function loadEngine(params: LoadParams, host: LoadHost): Promise<En
         gpu: host.gpu,
         runtime,
         maxContextTokens: params.maxContextTokens,
+        profile: params.profile ?? false,
         signal,
         events: {
           onKernel: (ready, total) => {
             progress.compiled(ready, total);
+          },
+          onWarning: (warning) => {
+            host.onWarning(warning);
           },
           onLost: (error) => {
             engine?.close(error);

@@ -14,6 +14,7 @@ export interface ModelOptions {
   readonly gpu: GPU | undefined;
   readonly runtime: Promise<WebAssembly.Module>;
   readonly maxContextTokens: number | undefined;
+  readonly profile: boolean;
   readonly signal: AbortSignal;
   readonly events: GpuEvents;
   /** Bytes that will be loaded beside all of the weights; negative when some of these are not needed. */
@@ -64,7 +65,7 @@ export class Model {
   /** Opens the device, compiles the kernels while the weights arrive, and uploads each weight file as it does. */
   static async load(artifact: Artifact, options: ModelOptions): Promise<Model> {
     const { manifest } = artifact;
-    const gpu = await Gpu.open(options.gpu, options.events);
+    const gpu = await Gpu.open(options.gpu, options.events, options);
     try {
       const { features, isFallback, architecture, description } = gpu.adapter;
       const isSoftware = isFallback || SOFTWARE.test(`${architecture} ${description}`);

@@ -5,13 +5,14 @@
 
 import type { ErrorData } from "./errors.js";
 import type { ChatCompletion, ChatCompletionChunk, ChatCompletionRequest, ChatCompletionStreamRequest } from "./openai/types.js";
-import type { EngineInfo, EngineStats, GenerateRequest, GenerateStep, LoadProgress } from "./types.js";
+import type { EngineInfo, EngineStats, GenerateRequest, GenerateStep, LoadProgress, Profile } from "./types.js";
 
 /** What an engine is loaded from. URLs are absolute. */
 export interface LoadParams {
   readonly artifact: string;
   readonly runtime: string;
   readonly maxContextTokens: number | undefined;
+  readonly profile: boolean | undefined;
 }
 
 /** The methods: what they take, push and return. */
@@ -28,6 +29,7 @@ export interface Methods {
   tokenize: { params: { readonly text: string; readonly addSpecialTokens: boolean }; item: never; result: number[] };
   detokenize: { params: readonly number[]; item: never; result: string };
   stats: { params: null; item: never; result: EngineStats };
+  profile: { params: null; item: never; result: Profile };
   unload: { params: null; item: never; result: null };
 }
 

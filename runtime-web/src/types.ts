@@ -19,6 +19,8 @@ export interface EngineOptions extends CancelOptions {
   readonly onProgress?: ((progress: LoadProgress) => void) | undefined;
   /** Told of things that went wrong without being errors, such as no room to store the model. */
   readonly onWarning?: ((warning: ErrorData) => void) | undefined;
+  /** Times every dispatch on the device for {@link Engine.profile}, which slows it down. Default: false. */
+  readonly profile?: boolean | undefined;
   /** Used for all downloads. Needs `worker: false`: functions do not cross to a worker. */
   readonly fetch?: typeof fetch | undefined;
   /** The WebGPU implementation where there is no `navigator.gpu`, as in Node. Needs `worker: false`. */
@@ -81,6 +83,8 @@ export interface EngineStats {
   readonly hostMsPerToken: number;
   readonly bytesWrittenPerToken: number;
   readonly bytesReadPerToken: number;
+  /** Buffers, bind groups, pipelines and the like. Decoding makes none once it runs steadily. */
+  readonly gpuObjectsPerToken: number;
   /** Decode steps that were repeated from a recording, without the virtual machine. */
   readonly replayedTokens: number;
   readonly prefillTokensPerSecond: number;
@@ -89,7 +93,7 @@ export interface EngineStats {
   readonly promptTokens: number;
   readonly cachedPromptTokens: number;
   readonly completionTokens: number;
-  /** GPU objects made since the engine was made. Decoding makes none once it runs steadily. */
+  /** GPU objects made since the engine was made. */
   readonly pipelines: number;
   readonly bindGroups: number;
   readonly buffers: number;
@@ -97,6 +101,41 @@ export interface EngineStats {
   readonly loadMs: number;
   /** Tokens in the KV cache. */
   readonly contextUsed: number;
+}
+
+/** What the device spent its time on since the last profile. */
+export interface Profile {
+  /** How many dispatches were timed, and their time in all. */
+  readonly dispatches: number;
+  readonly totalMs: number;
+  /** By total time, longest first. */
+  readonly kernels: readonly KernelProfile[];
+  /** Each dispatch; the last 100,000 if there were more. */
+  readonly timeline: readonly TimedDispatch[];
+  /** How many earlier dispatches the timeline lacks. */
+  readonly omittedDispatches: number;
+}
+
+/** The dispatches of one kernel. */
+export interface KernelProfile {
+  readonly name: string;
+  readonly dispatches: number;
+  readonly totalMs: number;
+  /** Of the time of all kernels, from 0 to 1. */
+  readonly share: number;
+  readonly meanMs: number;
+  readonly maxMs: number;
+  readonly longest: TimedDispatch;
+}
+
+/** One dispatch, by the device's clock. Adapters may round it: Chrome's to 0.1 ms, unless it is told otherwise. */
+export interface TimedDispatch {
+  readonly kernel: string;
+  /** Since the first dispatch that the engine timed. */
+  readonly startNs: number;
+  readonly durationNs: number;
+  /** In workgroups. */
+  readonly grid: readonly [x: number, y: number, z: number];
 }
 
 /** A request below the level of chats. Exactly one of `prompt` and `promptIds`. */
@@ -178,6 +217,11 @@ export interface Engine {
   /** Text of tokens. Special tokens have none. */
   detokenize(ids: readonly number[]): Promise<string>;
   stats(): Promise<EngineStats>;
+  /**
+   * Device time by kernel since the last call, once the requests before it are done. Empty unless the engine was made with
+   * `profile: true` on an adapter with the feature "timestamp-query".
+   */
+  profile(): Promise<Profile>;
   /** Frees the device and ends the worker. Pending requests reject with `engine_closed`. */
   unload(): Promise<void>;
 }

@@ -4,7 +4,7 @@ import { test } from "node:test";
 
 /** Which modules of src/ a module may import; those for all to use are not repeated. */
 const MAY_IMPORT: Record<string, string[]> = {
-  index: ["cache", "client"],
+  index: ["cache", "client", "profile"],
   client: ["connection", "protocol", "stream", "host"],
   connection: ["protocol"],
   worker: ["host"],
@@ -16,7 +16,8 @@ const MAY_IMPORT: Record<string, string[]> = {
   engine: ["check", "detokenizer", "gpu", "model", "sampler", "sampling", "scheduler", "stop", "template", "tokenizer"],
   model: ["artifact", "gpu", "manifest", "repeated", "wasm", "weights"],
   repeated: ["gpu", "recording", "wasm"],
-  gpu: ["recording"],
+  gpu: ["profile", "profiler", "recording"],
+  profiler: ["profile", "recording"],
   artifact: ["download", "manifest"],
   download: ["cache"],
   manifest: ["check"],

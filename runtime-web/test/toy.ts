@@ -2,6 +2,7 @@
 
 import { EngineCore, type EngineModel } from "../src/engine.js";
 import type { Manifest } from "../src/generated/contracts.js";
+import { ProfileRecorder } from "../src/profile.js";
 import { ChatTemplate } from "../src/template.js";
 import { Tokenizer } from "../src/tokenizer.js";
 import { byteLevelTokenizer } from "./tokenizers.js";
@@ -30,6 +31,7 @@ export class ToyModel implements EngineModel {
   /** Rejects the next pass. */
   failure: Error | undefined;
   readonly #answer: number[];
+  readonly recorder = new ProfileRecorder();
   readonly gpu = {
     adapter: {
       vendor: "toy",
@@ -56,7 +58,9 @@ export class ToyModel implements EngineModel {
       bindGroups: 0,
       buffers: 0,
       bufferBytes: 0,
+      objectsCreated: 0,
     },
+    profile: () => Promise.resolve(this.recorder.profile()),
   };
 
   constructor(answer: string, contextTokens = 4096) {
