@@ -1,0 +1,3 @@
+// The package's own worker, behind the counters.
+import "./counters.js";
+import "./webcompile/worker.js";
