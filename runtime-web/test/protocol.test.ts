@@ -97,10 +97,19 @@ describe("chat completions across threads", () => {
     const cases: [object, RegExp][] = [
       [{ n: 2 }, /request\.n must be one of 1, got 2/],
       [{ tools: [] }, /unknown fields: tools/],
-      [{ top_k: 1, foo: 2 }, /unknown fields: top_k, foo/],
+      [{ tok_k: 1, foo: 2 }, /unknown fields: tok_k, foo/],
       [{ temperature: 3 }, /request\.temperature/],
       [{ top_p: "1" }, /request\.top_p/],
-      [{ frequency_penalty: 0.5 }, /frequency_penalty/],
+      [{ frequency_penalty: 2.5 }, /request\.frequency_penalty must be a number from -2 to 2/],
+      [{ presence_penalty: -2.5 }, /request\.presence_penalty/],
+      [{ repetition_penalty: 0 }, /request\.repetition_penalty must be above 0/],
+      [{ top_k: -1 }, /request\.top_k/],
+      [{ min_p: 2 }, /request\.min_p/],
+      [{ logit_bias: { a: 1 } }, /request\.logit_bias: "a" is not a token id/],
+      [{ logit_bias: { 1: 101 } }, /request\.logit_bias\[1\] must be a number from -100 to 100/],
+      [{ top_logprobs: 2 }, /top_logprobs needs logprobs: true/],
+      [{ logprobs: true, top_logprobs: 21 }, /request\.top_logprobs must be a whole number from 0 to 20/],
+      [{ logprobs: 2 }, /request\.logprobs must be true or false/],
       [{ response_format: { type: "json_object" } }, /response_format\.type/],
       [{ max_tokens: 1, max_completion_tokens: 1 }, /both/],
       [{ stream_options: { include_usage: true } }, /stream_options/],
@@ -116,6 +125,8 @@ describe("chat completions across threads", () => {
         await assert.rejects(engine.chat.completions.create(request), { name: "WebcompileError", code: "request_invalid", message });
       }
     }
+    const outside = engine.chat.completions.create({ ...ask("hi"), logit_bias: { 100000: 1 } });
+    await assert.rejects(outside, { code: "request_invalid", message: /token id 100000 is not in the vocabulary/ });
     assert.equal(model.runs.length, 0);
     await engine.unload();
   });

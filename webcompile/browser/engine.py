@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections import deque
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as SequenceOf
 from contextlib import ExitStack
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,25 @@ import numpy.typing as npt
 
 from webcompile.browser.launch import launch, page_adapter
 from webcompile.browser.server import harness_files, serve
-from webcompile.engine.answer import Answer, DeviceInfo, Timings, Usage
+from webcompile.engine.answer import Answer, DeviceInfo, Timings, TokenLogprob, TokenLogprobs, Usage
 from webcompile.engine.artifact import Artifact
 from webcompile.engine.prompt import PromptEncoder
 from webcompile.engine.sequence import SamplingParams
 from webcompile.errors import ERROR_CODES, WebcompileError
 
 _READY_MS = 30_000
+
+
+def web_request(sampling: SamplingParams) -> dict[str, Any]:
+    """The parameters as fields of the web engine's GenerateRequest; None is left out."""
+    values = {item.name: getattr(sampling, item.name) for item in fields(sampling)}
+    values["logit_bias"] = {str(token): bias for token, bias in sampling.logit_bias.items()}
+    values["stop"] = list(sampling.stop)
+    return {
+        re.sub(r"_([a-z])", lambda match: match[1].upper(), name): value
+        for name, value in values.items()
+        if value is not None
+    }
 
 
 class BrowserEngine:
@@ -92,17 +106,7 @@ class BrowserEngine:
         sampling = sampling or SamplingParams()
         prompt_ids = self.tokenize(prompt) if isinstance(prompt, str) else list(prompt)
         self._on_text = on_text
-        request = {
-            "promptIds": prompt_ids,
-            "temperature": sampling.temperature,
-            "topP": sampling.top_p,
-            "seed": sampling.seed,
-            "stop": list(sampling.stop),
-            "ignoreEos": sampling.ignore_eos,
-            "stream": on_text is not None,
-        }
-        if sampling.max_tokens is not None:
-            request["maxTokens"] = sampling.max_tokens
+        request = {**web_request(sampling), "promptIds": prompt_ids, "stream": on_text is not None}
         result = self._call("generate", request)
         token_ids, cached = tuple(result["tokenIds"]), int(result["usage"]["cachedPromptTokens"])
         return Answer(
@@ -112,6 +116,7 @@ class BrowserEngine:
             result["finishReason"],
             Usage(len(prompt_ids), len(token_ids), len(prompt_ids) + len(token_ids), cached),
             Timings.of(len(prompt_ids) - cached, len(token_ids), result["prefillSeconds"], result["decodeSeconds"]),
+            None if sampling.logprobs is None else tuple(_logprobs(token) for token in result["logprobs"]),
         )
 
     def forward(self, prompt_ids: SequenceOf[int]) -> npt.NDArray[np.float32]:
@@ -167,3 +172,8 @@ class BrowserEngine:
     def _failure(self, what: str, error: Exception) -> WebcompileError:
         said = "\n  ".join(self._console)
         return WebcompileError("internal", f"{what}: {error}", f"The page's console:\n  {said}" if said else "")
+
+
+def _logprobs(token: Mapping[str, Any]) -> TokenLogprobs:
+    top = tuple(TokenLogprob(other["tokenId"], other["logprob"]) for other in token["top"])
+    return TokenLogprobs(token["tokenId"], token["logprob"], top)

@@ -19,6 +19,7 @@ const operations = {
 
   async generate({ stream, ...request }) {
     const tokenIds = [];
+    const logprobs = [];
     let text = "";
     let last;
     let first = 0;
@@ -30,12 +31,13 @@ const operations = {
         first ||= ended;
       }
       tokenIds.push(...step.tokenIds);
+      logprobs.push(...(step.logprobs ?? []));
       text += step.text;
       if (step.text && stream) void window.webcompileText(step.text);
       last = step;
     }
     const times = { prefillSeconds: (first - started) / 1000, decodeSeconds: (ended - first) / 1000 };
-    return { text, tokenIds, finishReason: last.finishReason, usage: last.usage, ...times };
+    return { text, tokenIds, logprobs, finishReason: last.finishReason, usage: last.usage, ...times };
   },
 
   chat: (request) => engine.chat.completions.create(request),

@@ -10,6 +10,23 @@ FinishReason = Literal["stop", "length"]
 
 
 @dataclass(frozen=True)
+class TokenLogprob:
+    """How likely the model found a token: a natural logarithm, at least -9999."""
+
+    token_id: int
+    logprob: float
+
+
+@dataclass(frozen=True)
+class TokenLogprobs:
+    """A token of the answer, and the most likely ones in its place. Penalties and the like have no part in it."""
+
+    token_id: int
+    logprob: float
+    top: tuple[TokenLogprob, ...]
+
+
+@dataclass(frozen=True)
 class Delta:
     """A piece of an answer: tokens as they come, text as soon as it is certain. Either may be empty."""
 
@@ -17,6 +34,8 @@ class Delta:
     token_ids: tuple[int, ...] = ()
     finish_reason: FinishReason | None = None
     """Set in the last piece only."""
+    logprobs: tuple[TokenLogprobs, ...] | None = None
+    """For each of the tokens, if the request asks for them."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +76,8 @@ class Answer:
     finish_reason: FinishReason
     usage: Usage
     timings: Timings
+    logprobs: tuple[TokenLogprobs, ...] | None = None
+    """For each of the tokens, if the request asks for them."""
 
 
 @dataclass(frozen=True)

@@ -9,19 +9,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from webcompile.engine.answer import Answer, Delta, DeviceInfo, FinishReason, Timings, Usage
+from webcompile.engine.answer import Answer, Delta, DeviceInfo, FinishReason, Timings, TokenLogprobs, Usage
 from webcompile.engine.artifact import Artifact
 from webcompile.engine.block_manager import BlockManager
 from webcompile.engine.chat import Chat
 from webcompile.engine.machine import processor_name
 from webcompile.engine.prompt import PromptEncoder
-from webcompile.engine.sampler import sample
+from webcompile.engine.sampler import Sampler, logprobs_of
 from webcompile.engine.scheduler import Scheduler, Step
 from webcompile.engine.sequence import SamplingParams, Sequence
 from webcompile.engine.stop import StopStrings
@@ -60,11 +61,13 @@ class Generation(Iterator[Delta]):
         self.answer: Answer | None = None
         self.error: Exception | None = None
         """Why there will be no answer; iterating raises it."""
+        self._sampler = Sampler(sequence.sampling, engine.model.vocab_size, sequence.token_ids)
         self._engine = engine
         self._detokenizer = Detokenizer(engine.tokenizer)
         self._stops = StopStrings(sequence.sampling.stop)
         self._deltas: deque[Delta] = deque()
         self._text = ""
+        self._logprobs: list[TokenLogprobs] = []
         self._started = time.perf_counter()
         self._first = self._last = 0.0
 
@@ -89,11 +92,15 @@ class Generation(Iterator[Delta]):
             raise WebcompileError("internal", "a generation ended without an answer")
         return self.answer
 
-    def push(self, token_id: int, eos_token_ids: SequenceOf[int], max_context_tokens: int) -> FinishReason | None:
-        """Takes the next token and says whether it was the last, and why."""
+    def push(
+        self, logits: npt.NDArray[np.float32], eos_token_ids: SequenceOf[int], max_context_tokens: int
+    ) -> FinishReason | None:
+        """Chooses the next token and says whether it was the last, and why."""
+        sequence, sampling = self.sequence, self.sequence.sampling
+        token_id = self._sampler.sample(logits)
+        logprobs = None if sampling.logprobs is None else (logprobs_of(logits, token_id, sampling.logprobs),)
         self._last = time.perf_counter()
         self._first = self._first or self._last
-        sequence, sampling = self.sequence, self.sequence.sampling
         sequence.token_ids.append(token_id)
         text = self._stops.push(self._detokenizer.push(token_id))
         reason: FinishReason | None = None
@@ -101,16 +108,20 @@ class Generation(Iterator[Delta]):
             reason = "stop"
         elif sequence.num_completion_tokens == sampling.max_tokens or len(sequence.token_ids) >= max_context_tokens:
             reason = "length"
-        self._emit(text, (token_id,), reason)
+        self._emit(Delta(text, (token_id,), reason, logprobs))
         return self.answer.finish_reason if self.answer else None
 
-    def _emit(self, text: str, token_ids: tuple[int, ...], reason: FinishReason | None) -> None:
+    def _emit(self, delta: Delta) -> None:
+        reason = delta.finish_reason
         if reason is not None:
-            text += self._stops.push(self._detokenizer.flush()) + self._stops.flush()
+            text = delta.text + self._stops.push(self._detokenizer.flush()) + self._stops.flush()
             # A character cut off by the token limit can complete a stop string only if that holds U+FFFD.
             reason = "stop" if self._stops.matched is not None else reason
-        self._text += text
-        self._deltas.append(Delta(text, token_ids, reason))
+            delta = replace(delta, text=text, finish_reason=reason)
+        self._text += delta.text
+        if delta.logprobs is not None:
+            self._logprobs.extend(delta.logprobs)
+        self._deltas.append(delta)
         if reason is not None:
             self.answer = self._answer(reason)
 
@@ -125,6 +136,7 @@ class Generation(Iterator[Delta]):
             reason,
             Usage(sequence.num_prompt_tokens, count, len(sequence.token_ids), reused),
             Timings.of(sequence.num_prompt_tokens - reused, count, prefill_s, decode_s),
+            None if sequence.sampling.logprobs is None else tuple(self._logprobs),
         )
 
 
@@ -271,8 +283,7 @@ class Engine:
         if sequence.num_pending_tokens:
             return  # The middle of a prompt: nobody needs these logits.
         generation = self._generations[sequence.id]
-        token_id = sample(logits, sequence.sampling, sequence.num_completion_tokens)
-        if generation.push(token_id, self.artifact.manifest.tokenizer.eos_token_ids, self.max_context_tokens):
+        if generation.push(logits, self.artifact.manifest.tokenizer.eos_token_ids, self.max_context_tokens):
             self._scheduler.remove(sequence)
             del self._generations[sequence.id]
 
