@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from e2e.bench.figures import Comparison, Spread
+from e2e.bench.figures import Comparison
 
-_WIDTH, _LABEL, _BARS, _GAIN = 840, 200, 390, 120
+_WIDTH, _LABEL, _BARS = 840, 200, 390
 _ROW, _BAR, _TOP, _BOTTOM = 44, 13, 76, 30
 _STYLE = """
     text { font: 13px system-ui, sans-serif; fill: #1f2328 }
@@ -52,24 +52,19 @@ def _row(top: int, comparison: Comparison) -> list[str]:
     longest = max(comparison.ours.median, comparison.stock.median) or 1
     parts = [_text(16, top + 18, metric.label, ""), _text(16, top + 34, better, "soft")]
     for index, (side, figure) in enumerate((("ours", comparison.ours), ("stock", comparison.stock))):
-        y, width = top + 6 + index * (_BAR + 3), max(1.0, figure.median / longest * _BARS)
+        y, width = top + 6 + index * (_BAR + 3), figure.median / longest * _BARS
         parts.append(f'  <rect class="{side}" x="{_LABEL}" y="{y}" width="{width:.1f}" height="{_BAR}" rx="2"/>')
-        # Inside the plot there is room behind the shorter bars only; the longest ends where the gain begins.
         value = f"{number(figure.median)} {metric.unit}".strip()
         parts.append(_text(_LABEL + width + 6, y + 11, value, "soft"))
     if gain is not None:
         parts.append(_text(_WIDTH - 16, top + 18, f"{number(gain.median)}×", "gain", "end"))
-        parts.append(_text(_WIDTH - 16, top + 34, _range(gain), "soft", "end"))
+        parts.append(_text(_WIDTH - 16, top + 34, f"{number(gain.min)} to {number(gain.max)}", "soft", "end"))
     return parts
-
-
-def _range(spread: Spread) -> str:
-    return f"{number(spread.min)} to {number(spread.max)}"
 
 
 def number(value: float) -> str:
     """Three significant digits, with separators of thousands from a thousand on."""
-    if value >= 1000:
+    if value >= 999.5:
         return f"{value:,.0f}"
     return f"{value:.3g}"
 

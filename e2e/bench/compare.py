@@ -23,9 +23,9 @@ from webcompile.engine.prompt import PromptEncoder
 from webcompile.errors import WebcompileError
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
-_TEXT = """The lighthouse keeper wrote down the weather every morning before breakfast. Most days there was little to say: wind
-from the west, four; sea moderate; a coaster heading north. But once a year, when the herring came, he used a whole page
-and drew the boats in its margin, one small triangle for each, so that later nobody could doubt what he had counted. """
+_TEXT = """The lighthouse keeper wrote down the weather every morning before breakfast. Most days there was little to say:
+wind from the west, four; sea moderate; a coaster heading north. But once a year, when the herring came, he used a whole
+page and drew the boats in its margin, one small triangle for each, so that nobody could doubt what he had counted. """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m e2e.bench.compare", description=__doc__)
     parser.add_argument("artifact", type=Path, help="folder of a compiled Llama in q4f16_1 or q4f32_1")
     parser.add_argument("--adapter", choices=ADAPTERS, default="swiftshader", help="WebGPU adapter (default: swiftshader)")
+    parser.add_argument("--adapter-name", metavar="TEXT", help="what the adapter is, where the browser does not say so")
     parser.add_argument("--prompt-tokens", type=_lengths, default=[128], metavar="N,N", help="prompt lengths (default: 128)")
     parser.add_argument("--decode-tokens", type=int, default=4, metavar="N", help="measured decode steps (default: 4)")
     parser.add_argument("--repeat", type=int, default=2, metavar="N", help="runs of each side, in turns (default: 2)")
@@ -54,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         [run.figures for run in measured.stock],
     )
     result = report(artifact, plan, measured, comparisons)
+    if options.adapter_name:
+        result["adapter"]["name"] = options.adapter_name
     options.json.write_text(json.dumps(result, indent=1) + "\n")
     subtitle = f"{result['model']}, {result['quantization']}; {result['adapter']['name']}, {result['versions']['browser']}"
     options.svg.write_text(chart(comparisons, "webcompile and TVM's stock stack", subtitle))

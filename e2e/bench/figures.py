@@ -65,8 +65,8 @@ def metrics(prompt_tokens: Sequence[int]) -> list[Metric]:
         Metric("submits_per_token", "submits per token", ""),
         Metric("bytesWritten_per_token", "written per token", "bytes"),
         Metric("bytesRead_per_token", "read per token", "bytes"),
-        Metric("buffers_per_token", "buffers made per token", ""),
-        Metric("bindGroups_per_token", "bind groups made per token", ""),
+        Metric("buffers_per_token", "new buffers per token", ""),
+        Metric("bindGroups_per_token", "new bind groups per token", ""),
         Metric("pipelines", "pipelines", ""),
         Metric("download_gzip_bytes", "JavaScript and wasm, gzip", "bytes"),
     ]
@@ -90,5 +90,5 @@ def agreement(ours: Sequence[Sequence[int]], stock: Sequence[Sequence[int]]) -> 
     equal = 0
     for mine, theirs in zip(ours, stock, strict=True):
         same = [a == b for a, b in zip(mine, theirs, strict=True)]
-        equal += (same + [False]).index(False)
+        equal += [*same, False].index(False)
     return equal, sum(map(len, ours))

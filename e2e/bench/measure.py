@@ -96,13 +96,13 @@ def measure_page(context: Any, url: str, plan: Plan) -> Run:
             answers.append(answer["tokenIds"])
             return answer, {name: after[name] - before[name] for name in after}
 
-        # Two requests that differ in the decoded tokens only: their difference is what decoding asks of the device.
+        # Two requests that differ in the number of decode steps only: their difference is what further steps ask for.
         steps = plan.decode_tokens
-        _, first_only = ask(plan.short, 1)
-        answer, whole = ask(plan.again, 1 + steps)
+        _, brief = ask(plan.short, 2)
+        answer, whole = ask(plan.again, 2 + steps)
         figures["host_ms_per_token"] = answer["hostMsPerToken"]
         for name in ("dispatches", "passes", "submits", "bytesWritten", "bytesRead", "buffers", "bindGroups"):
-            figures[f"{name}_per_token"] = max(0, whole[name] - first_only[name]) / steps
+            figures[f"{name}_per_token"] = max(0, whole[name] - brief[name]) / steps
         for length, prompt_ids in plan.long.items():
             answer, _ = ask(prompt_ids, 1 + steps)
             figures[f"prefill_tps_{length}"] = length / (answer["firstAt"] - answer["started"]) * 1000
@@ -184,7 +184,7 @@ def _download_nbytes(side: str, artifact: Artifact, library: StockLibrary, info:
     if side == "stock":
         files = [_minified_tvmjs(), library.wasm]
     else:
-        files = [path for path in runtime_web_folder().glob("*.js")] + [assets.runtime_wasm()]
+        files = [*runtime_web_folder().glob("*.js"), assets.runtime_wasm()]
         files += [artifact.path(v.file) for v in artifact.manifest.variants if v.name == info["variant"]]
     return sum(len(gzip.compress(path.read_bytes(), 9)) for path in files)
 

@@ -1,4 +1,6 @@
-// What both pages have in common. `startPage` loads at once and answers the prompt in the address, without waiting for a driver.
+// What both pages have in common. `startPage` loads at once and answers the prompt in the address,
+// without waiting for a driver.
+/* global URLSearchParams */
 
 /** `side` has `load()`, `generate({promptIds, maxTokens})` with times of `performance.now()`, and `counts()`. */
 export function startPage(side) {

@@ -1,11 +1,10 @@
 // The stock stack as a chat program drives it: TVM's JavaScript runtime, its paged cache, logits read back, argmax here.
-/* global tvmjs */
+/* global URLSearchParams, tvmjs */
 
 import { startPage } from "./page.js";
 
 const CACHE = "stock";
 const CONTEXT_TOKENS = 4096;
-const PREFILL_CHUNK_TOKENS = 1024;
 const PAGE_TOKENS = 16;
 const SEQUENCE = 0;
 
@@ -51,7 +50,7 @@ startPage({
     const keep = (object) => tvm.detachFromCurrentScope(object);
     const own = (name) => keep(vm.getFunction(name));
     const global = (name) => keep(tvm.getGlobalFunc(name));
-    const shape = (size) => tvm.makeShapeTuple([size]);
+    const sizes = [1, CONTEXT_TOKENS, description.prefill_chunk_tokens, PAGE_TOKENS, 0];
     model = {
       tvm,
       device,
@@ -65,9 +64,7 @@ startPage({
         beginForward: global("vm.builtin.kv_state_begin_forward"),
         endForward: global("vm.builtin.kv_state_end_forward"),
       },
-      cache: keep(
-        own("create_cache")(shape(1), shape(CONTEXT_TOKENS), shape(PREFILL_CHUNK_TOKENS), shape(PAGE_TOKENS), shape(0)),
-      ),
+      cache: keep(own("create_cache")(...sizes.map((size) => tvm.makeShapeTuple([size])))),
     };
     tvm.endScope();
     const { vendor, architecture, device: name, description: text } = gpu.adapterInfo;

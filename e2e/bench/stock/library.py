@@ -34,7 +34,7 @@ class StockLibrary:
 
     wasm: Path
     description: dict[str, Any]
-    """JSON: dtype, hidden_size, vocab_size, and the names of the parameters in order."""
+    """JSON: dtype, hidden_size, vocab_size, prefill_chunk_tokens, and the names of the parameters in order."""
 
 
 def stock_library(config: dict[str, Any], quantization: str) -> StockLibrary:
@@ -46,7 +46,7 @@ def stock_library(config: dict[str, Any], quantization: str) -> StockLibrary:
     if dtype is None or config["model_type"] != "llama" or config["attention_bias"] or config["mlp_bias"]:
         raise WebcompileError(
             "quantization_unsupported",
-            f"got {config['model_type']} in {quantization}; the stock model is a Llama without biases in {' or '.join(_DTYPES)}",
+            f"got {config['model_type']} in {quantization}; the stock model is a plain Llama in {' or '.join(_DTYPES)}",
             "Compile such an artifact: python -m webcompile demo --quantization q4f32_1 -o DIR",
         )
     digest = hashlib.sha256(json.dumps([config, quantization, runtime.toolchain(), _LINK_FLAGS]).encode())
@@ -58,7 +58,8 @@ def stock_library(config: dict[str, Any], quantization: str) -> StockLibrary:
         runtime.objects()
         folder.mkdir(parents=True, exist_ok=True)
         names = _compile(config, dtype, wasm)
-        facts = {"dtype": dtype, "hidden_size": config["hidden_size"], "vocab_size": config["vocab_size"], "params": names}
+        sizes = {name: config[name] for name in ("hidden_size", "vocab_size")}
+        facts = {"dtype": dtype, **sizes, "prefill_chunk_tokens": PREFILL_CHUNK_TOKENS, "params": names}
         partial = folder / "model.partial.json"
         partial.write_text(json.dumps(facts))
         partial.replace(description)  # last: it says that the folder is complete
@@ -84,7 +85,7 @@ def _compile(config: dict[str, Any], dtype: str, output: Path) -> list[str]:
 def _pipeline(target: Any) -> Any:
     """TVM's default pipeline for WebGPU, and what spares the result needless work.
 
-    Bounds let its planner allocate once; transposes join products; reshapes that became views leave no kernels behind.
+    Bounds let its planner allocate once; reshapes that became views leave no kernels behind.
     """
     default = relax.backend.gpu_generic
 
@@ -97,7 +98,7 @@ def _pipeline(target: Any) -> Any:
 
     @tvm.transform.module_pass(opt_level=0, name="Stock")  # type: ignore[untyped-decorator]
     def run(module: tvm.IRModule, _: Any) -> tvm.IRModule:
-        passes = [bound, relax.transform.FuseTransposeMatmul(), *default.library_dispatch_passes(target)]
+        passes = [bound, *default.library_dispatch_passes(target)]
         passes += [*default.legalize_passes(target), *default.dataflow_lower_passes(target)]
         passes += [relax.transform.DeadCodeElimination(), *default.finalize_passes(target)]
         with target:

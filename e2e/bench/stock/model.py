@@ -37,9 +37,7 @@ class GroupQuantized(nn.Module):  # type: ignore[misc]
         """x [1, s, columns] → [1, s, rows]: dequantization and product in one function, so that they are one kernel."""
 
         def dequantize_matmul(x: te.Tensor, words: te.Tensor, scales: te.Tensor) -> te.Tensor:
-            weight = te.compute(
-                (self.rows, self.columns), lambda n, k: _dequantized(words, scales, n, k), name="dequantize"
-            )
+            weight = te.compute((self.rows, self.columns), lambda n, k: _dequantized(words, scales, n, k), name="dequantize")
             axis = te.reduce_axis((0, self.columns), name="k")
             return te.compute(
                 (*x.shape[:-1], self.rows),
@@ -48,9 +46,7 @@ class GroupQuantized(nn.Module):  # type: ignore[misc]
             )
 
         arguments = [x, self.q_weight, self.q_scale]
-        return op.tensor_expr_op(
-            dequantize_matmul, "dequantize_matmul", arguments, attrs={"op_pattern": _OUT_EWISE_FUSABLE}
-        )
+        return op.tensor_expr_op(dequantize_matmul, "dequantize_matmul", arguments, attrs={"op_pattern": _OUT_EWISE_FUSABLE})
 
     def forward(self, x: Tensor) -> Tensor:
         """As `multiply`, in the dtype of x."""
