@@ -9,7 +9,7 @@ BIN := .venv/bin
 DEMO := dist/demo
 PORT ?= 8080
 
-.PHONY: setup demo test lint unit e2e bench clean
+.PHONY: setup demo test lint unit e2e bench bench-stock clean
 
 setup: .venv/.dev-ready node_modules/.built
 
@@ -68,6 +68,11 @@ e2e: setup
 bench: .venv/.ready node_modules/.built
 	$(BIN)/python -m webcompile demo -o $(DEMO)
 	$(BIN)/python -m webcompile bench $(DEMO) --device webgpu --json
+
+# Against TVM's stock stack, on the same weights: ten minutes and more. See e2e/bench/README.md.
+bench-stock: .venv/.ready node_modules/.built
+	$(BIN)/python -m webcompile demo --quantization q4f32_1 -o dist/bench
+	$(BIN)/python -m e2e.bench.compare dist/bench --json dist/bench.json --svg dist/bench.svg
 
 clean:
 	rm -rf dist build webcompile/assets runtime-web/dist site/dist node_modules/.built
