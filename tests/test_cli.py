@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.engine_artifact import TinyRunner, write_artifact
-from webcompile.cli import bench, generate
+from webcompile.cli import bench, generate, kernels
 from webcompile.cli.main import COMMANDS, main
 from webcompile.engine import Answer, Timings, Usage
 from webcompile.errors import WebcompileError
@@ -141,6 +141,9 @@ def test_generate_json_has_the_whole_contract(artifact: str, capsys: pytest.Capt
         "dispatches_per_token",
         "submits_per_token",
         "host_ms_per_token",
+        "bytes_written_per_token",
+        "bytes_read_per_token",
+        "gpu_objects_per_token",
         "pipelines",
     }
     assert {"webcompile", "tvm", "python", "browser", "commit"} <= set(first["versions"])
@@ -187,14 +190,64 @@ def test_bench_reports_median_and_spread(artifact: str, capsys: pytest.CaptureFi
     words = ["bench", artifact, "--device", "cpu", "--prompt-tokens", "20", "--decode-tokens", "8", "--repeat", "3"]
     assert main([*words, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
+    [row] = result["contexts"]
     for name in ("ttft_s", "prefill_tps", "decode_tps"):
-        assert result[name]["min"] <= result[name]["median"] <= result[name]["max"]
-    assert result["cached_prompt_tokens"] == 0
-    assert result["first"]["ttft_s"] > 0
+        assert row[name]["min"] <= row[name]["median"] <= row[name]["max"]
+    assert (row["context_tokens"], row["cached_prompt_tokens"], row["decode_relative"]) == (20, 0, 1)
+    assert row["first"]["ttft_s"] > 0
     assert result["load_s"] > 0
+    assert result["device"]["kind"] == "cpu"
+    assert "commit" in result["versions"]
+    assert result["profiles"] is None
     assert main(words) == 0
     assert "decode" in capsys.readouterr().out
     assert main([*words, "--repeat", "0"]) == 1
+
+
+def test_bench_has_a_row_for_each_context(artifact: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["bench", artifact, "--device", "cpu", "--context", "30,8,56", "--decode-tokens", "8", "--repeat", "2"]
+    assert main([*words, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["contexts"]
+    assert [row["context_tokens"] for row in rows] == [30, 8, 56]
+    assert [row["cached_prompt_tokens"] for row in rows] == [0, 0, 0]
+    for row in rows:
+        expected = row["decode_tps"]["median"] / rows[0]["decode_tps"]["median"]
+        assert row["decode_relative"] == pytest.approx(expected)
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[-3:]] == ["30", "8", "56"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("--context 60 --decode-tokens 5", "context_overflow"),  # the model has 64
+        ("--context 20 --decode-tokens 5 --max-context-tokens 24", "context_overflow"),
+        ("--context 8,0", "request_invalid"),
+        ("--context 8 --profile", "request_invalid"),
+        ("--context 8 --device webgpu --profile no/such/folder/trace.json", "request_invalid"),
+    ],
+)
+def test_bench_refuses(artifact: str, capsys: pytest.CaptureFixture[str], words: str, code: str) -> None:
+    assert main(["bench", artifact, "--device", "cpu", *words.split(), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == code
+
+
+def test_bench_contexts_are_numbers(artifact: str) -> None:
+    for words in (["--context", "8,many"], ["--context", "8", "--prompt-tokens", "8"]):
+        with pytest.raises(SystemExit) as caught:
+            main(["bench", artifact, "--device", "cpu", *words])
+        assert caught.value.code == 2
+
+
+def test_a_profile_is_a_line_for_each_kernel() -> None:
+    kernel = {"dispatches": 30, "totalMs": 75.0, "share": 0.75, "meanMs": 2.5, "maxMs": 12.5, "longest": {"grid": [8, 2, 1]}}
+    other = {"dispatches": 1, "totalMs": 25.0, "share": 0.25, "meanMs": 25.0, "maxMs": 25.0, "longest": {"grid": [1, 1, 1]}}
+    profile = {"dispatches": 31, "totalMs": 100.0, "kernels": [{"name": "matmul", **kernel}, {"name": "norm", **other}]}
+    title, _, *lines = kernels.table("decode", profile).splitlines()
+    assert title == "decode: 31 dispatches, 100.0 ms on the device"
+    assert lines[0].split() == ["matmul", "30", "75.0", "75.0%", "2.500", "12.50", "8", "x", "2", "x", "1"]
+    assert lines[1].split()[:4] == ["norm", "1", "25.0", "25.0%"]
 
 
 def test_bench_prompts_begin_differently() -> None:

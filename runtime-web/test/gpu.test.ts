@@ -1,26 +1,9 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { Gpu, type KernelInfo } from "../src/gpu.js";
+import { Gpu } from "../src/gpu.js";
 import type { Recording } from "../src/recording.js";
 import { dawn, skipWithoutGpu } from "./dawn.js";
-
-/** As TVM writes kernels: buffers, then a uniform with the scalars and packGridDimX; large grids go over x and z. */
-function kernelSource(name: string, access: readonly ("read" | "read_write")[], scalars: string, body: string): string {
-  const buffers = access.map((mode, i) => `@group(0) @binding(${i}) var<storage, ${mode}> b${i}: array<i32>;`).join("\n");
-  return `${buffers}
-struct PODArgs { ${scalars} packGridDimX: u32 }
-@group(0) @binding(${access.length}) var<uniform> podArgs: PODArgs;
-@compute @workgroup_size(1, 1, 1)
-fn ${name}(@builtin(workgroup_id) blockIdx: vec3<u32>, @builtin(num_workgroups) gridDim: vec3<u32>) {
-  if (blockIdx.z * gridDim.x + blockIdx.x > podArgs.packGridDimX) { return; }
-  let i: u32 = blockIdx.z * gridDim.x + blockIdx.x;
-  ${body}
-}`;
-}
-
-function info(argTypes: string[], writes: number[]): KernelInfo {
-  return { arg_types: argTypes, launch_param_tags: [`paramWriteAccess:[${writes.join(",")}]`, "blockIdx.x"] };
-}
+import { declareKernels, kernelInfo } from "./kernels.js";
 
 describe("the GPU layer", { skip: skipWithoutGpu }, () => {
   let gpu: Gpu;
@@ -30,21 +13,7 @@ describe("the GPU layer", { skip: skipWithoutGpu }, () => {
 
   before(async () => {
     gpu = await Gpu.open(dawn);
-    // b0[i] = b1[i] * factor + offset
-    const scalePods = "factor: i32, offset: i32,";
-    const scaleBody = "b0[i] = b1[i] * podArgs.factor + podArgs.offset;";
-    scale = gpu.kernel(
-      "scale",
-      kernelSource("scale", ["read_write", "read"], scalePods, scaleBody),
-      info(["handle", "handle", "int32", "int32"], [1, 0]),
-    );
-    fill = gpu.kernel(
-      "fill",
-      kernelSource("fill", ["read_write"], "value: f32,", "b0[i] = bitcast<i32>(podArgs.value);"),
-      info(["handle", "float32"], [1]),
-    );
-    const countBody = "b0[i + blockIdx.y * (podArgs.packGridDimX + 1u)] += 1;";
-    count = gpu.kernel("count", kernelSource("count", ["read_write"], "", countBody), info(["handle"], [1]));
+    ({ scale, fill, count } = declareKernels(gpu));
     await gpu.ready();
   });
 
@@ -149,6 +118,41 @@ describe("the GPU layer", { skip: skipWithoutGpu }, () => {
     assert.equal(made("submits"), 10);
     assert.equal(made("dispatches"), 20);
     assert.equal(made("bytesRead"), 40);
+  });
+
+  describe("reads that overlap", () => {
+    const buffers = (): number[] =>
+      [1, 2, 3, 4].map((value) => {
+        const id = gpu.alloc(4000);
+        gpu.write(id, 0, ints(value));
+        return id;
+      });
+
+    test("give each its own, and make no buffers once they run steadily", async () => {
+      const ids = buffers();
+      const round = (): Promise<number[][]> => Promise.all(ids.map((id, i) => read(id, i === 2 ? 1000 : 1)));
+      await round();
+      const { objectsCreated } = gpu.counters;
+      for (let i = 0; i < 5; i++) assert.deepEqual((await round()).map(([first]) => first), [1, 2, 3, 4]);
+      for (const id of ids) await read(id, 1000);
+      assert.equal(gpu.counters.objectsCreated, objectsCreated);
+      for (const id of ids) gpu.free(id);
+    });
+
+    test("a failed one takes nothing from the others", async () => {
+      const ids = buffers();
+      const round = (offset: number): Promise<number[]>[] => ids.map((id, i) => read(id, 1, i === 1 ? offset : 0));
+      await Promise.all(round(0));
+      const { buffers: made, bufferBytes } = gpu.counters;
+      for (let i = 0; i < 5; i++) {
+        const results = await Promise.allSettled(round(8000)); // Beyond the end.
+        const errors = results.flatMap((result) => (result.status === "rejected" ? [(result.reason as { code: string }).code] : []));
+        assert.deepEqual(errors, ["internal"]);
+      }
+      assert.deepEqual((await Promise.all(round(0))).map(([first]) => first), [1, 2, 3, 4]);
+      assert.deepEqual([gpu.counters.buffers, gpu.counters.bufferBytes], [made, bufferBytes]);
+      for (const id of ids) gpu.free(id);
+    });
   });
 
   describe("recordings", () => {
@@ -289,7 +293,7 @@ describe("the GPU layer", { skip: skipWithoutGpu }, () => {
 
   test("a kernel that does not compile is named", async () => {
     const other = await Gpu.open(dawn);
-    other.kernel("broken", "fn broken( {", info([], []));
+    other.kernel("broken", "fn broken( {", kernelInfo([], []));
     await assert.rejects(other.ready(), { code: "webgpu_unavailable", message: /kernel broken/ });
     other.destroy();
   });

@@ -47,12 +47,14 @@ class BrowserEngine:
         *,
         adapter: str = "swiftshader",
         max_context_tokens: int | None = None,
+        profile: bool = False,
         on_progress: Callable[[str], None] | None = None,
     ) -> None:
         """Loads the artifact in `folder` on the WebGPU `adapter` (one of `launch.ADAPTERS`).
 
-        `on_progress` gets lines for people. Raises what `Artifact` raises, tool_missing when the browser or the built
-        web runtime is missing, and what the web engine raises (webgpu_unavailable, out_of_memory, …).
+        `on_progress` gets lines for people; `profile` times dispatches where the adapter can. Raises what `Artifact`
+        raises, tool_missing when the browser or the built web runtime is missing, and what the web engine raises
+        (webgpu_unavailable, out_of_memory, …).
         """
         import playwright.sync_api
 
@@ -79,7 +81,7 @@ class BrowserEngine:
             if page_adapter(self._page) is None:
                 hint = "`webcompile doctor` shows the browser's adapters; --adapter swiftshader works without a GPU."
                 raise WebcompileError("webgpu_unavailable", f"the browser has no {adapter} WebGPU adapter", hint)
-            loaded = self._call("load", {"maxContextTokens": max_context_tokens})
+            loaded = self._call("load", {"maxContextTokens": max_context_tokens, "profile": profile})
             self.load_s = float(loaded["seconds"])
             """Seconds from an empty page to a model that can answer, downloads from this machine included."""
             self.info: dict[str, Any] = loaded["info"]
@@ -139,6 +141,11 @@ class BrowserEngine:
         completion: dict[str, Any] = self._call("chat", {"messages": list(messages), **options})
         return completion
 
+    @property
+    def max_context_tokens(self) -> int:
+        """The context window."""
+        return int(self.info["contextTokens"])
+
     def device(self) -> DeviceInfo:
         """The WebGPU adapter and what the last request cost on it."""
         adapter, stats = self.info["adapter"], self._call("stats", {})
@@ -151,8 +158,20 @@ class BrowserEngine:
             stats["dispatchesPerToken"],
             stats["submitsPerToken"],
             stats["hostMsPerToken"],
+            stats["bytesWrittenPerToken"],
+            stats["bytesReadPerToken"],
+            stats["gpuObjectsPerToken"],
             stats["pipelines"],
         )
+
+    def profile(self, name: str) -> dict[str, Any]:
+        """The web engine's `Profile` since the last call, without the timeline, which is kept under `name` for `trace`."""
+        profile: dict[str, Any] = self._call("profile", {"name": name})
+        return profile
+
+    def trace(self) -> str:
+        """The timelines of all profiles so far as a trace file in Chrome's JSON format."""
+        return str(self._call("trace", {}))
 
     def _receive_text(self, text: str) -> None:
         if self._on_text is not None:

@@ -1,17 +1,19 @@
 // What `webcompile.browser.BrowserEngine` calls in the page. Results and errors cross as plain data.
 /* global btoa, location, performance, window */
 
-import { createEngine } from "./webcompile/index.js";
+import { chromeTrace, createEngine } from "./webcompile/index.js";
 
 let engine;
+const profiles = {};
 
 const operations = {
-  async load({ maxContextTokens }) {
+  async load({ maxContextTokens, profile }) {
     const started = performance.now();
     engine = await createEngine({
       artifact: new URL("artifact/", location.href),
       runtime: new URL("webcompile/runtime.wasm", location.href),
       maxContextTokens: maxContextTokens ?? undefined,
+      profile,
       onProgress: (progress) => void window.webcompileProgress(progress.text),
     });
     return { info: engine.info, seconds: (performance.now() - started) / 1000 };
@@ -54,6 +56,14 @@ const operations = {
   tokenize: ({ text, addSpecialTokens }) => engine.tokenize(text, { addSpecialTokens }),
 
   stats: () => engine.stats(),
+
+  async profile({ name }) {
+    profiles[name] = await engine.profile();
+    return { ...profiles[name], timeline: undefined };
+  },
+
+  // As text, which Playwright passes in one piece.
+  trace: () => JSON.stringify(chromeTrace(profiles)),
 };
 
 window.webcompileCall = async (name, request) => {

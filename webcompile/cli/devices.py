@@ -8,11 +8,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from webcompile.browser.launch import ADAPTERS
 from webcompile.cli.versions import versions
 from webcompile.engine import Answer, DeviceInfo, SamplingParams
+
+if TYPE_CHECKING:
+    from webcompile.browser.engine import BrowserEngine
 
 
 class AnyEngine(Protocol):
@@ -31,6 +34,10 @@ class AnyEngine(Protocol):
 
     def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], **variables: Any) -> list[int]:
         """See `Engine.apply_chat_template`."""
+
+    @property
+    def max_context_tokens(self) -> int:
+        """The context window."""
 
     def device(self) -> DeviceInfo:
         """See `Engine.device`."""
@@ -70,22 +77,29 @@ def open_engine(arguments: argparse.Namespace) -> Iterator[Loaded]:
     """The engine that the arguments ask for, closed at the end. Raises what the engines raise."""
     started = time.perf_counter()
     if arguments.device == "webgpu":
-        from webcompile.browser.engine import BrowserEngine
-
-        with BrowserEngine(
-            arguments.artifact,
-            adapter=arguments.adapter,
-            max_context_tokens=arguments.max_context_tokens,
-            on_progress=_show if sys.stderr.isatty() else None,
-        ) as engine:
-            if sys.stderr.isatty():
-                _show("")
+        with open_browser(arguments) as engine:
             yield Loaded(engine, engine.load_s, {**versions(), "browser": engine.browser_version})
     else:
         from webcompile.engine import Engine
 
         with Engine(arguments.artifact, device=arguments.device, max_context_tokens=arguments.max_context_tokens) as native:
             yield Loaded(native, time.perf_counter() - started, {**versions(), "browser": None})
+
+
+def open_browser(arguments: argparse.Namespace, *, profile: bool = False) -> BrowserEngine:
+    """The web engine that the arguments ask for, to be closed by the caller. Raises what `BrowserEngine` raises."""
+    from webcompile.browser.engine import BrowserEngine
+
+    engine = BrowserEngine(
+        arguments.artifact,
+        adapter=arguments.adapter,
+        max_context_tokens=arguments.max_context_tokens,
+        profile=profile,
+        on_progress=_show if sys.stderr.isatty() else None,
+    )
+    if sys.stderr.isatty():
+        _show("")
+    return engine
 
 
 def _show(text: str) -> None:

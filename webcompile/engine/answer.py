@@ -92,4 +92,8 @@ class DeviceInfo:
     dispatches_per_token: float | None = None
     submits_per_token: float | None = None
     host_ms_per_token: float | None = None
+    bytes_written_per_token: float | None = None
+    bytes_read_per_token: float | None = None
+    gpu_objects_per_token: float | None = None
+    """GPU objects created."""
     pipelines: int | None = None
