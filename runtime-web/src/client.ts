@@ -2,6 +2,7 @@
 
 import { Connection } from "./connection.js";
 import { WebcompileError } from "./errors.js";
+import { localLine } from "./line.js";
 import type { CancelOptions, ChatCompletion, ChatCompletionChunk, ChatCompletionRequest, ChatCompletions, ChatCompletionStreamRequest } from "./openai/types.js";
 import type { ClientMessage, HostMessage, Method, Methods, Port } from "./protocol.js";
 import { Deferred, PushStream } from "./stream.js";
@@ -36,7 +37,7 @@ export async function createRemoteEngine(options: EngineOptions, thread: Thread)
   try {
     const onItem = (progress: Methods["load"]["item"]): void => options.onProgress?.(progress);
     const info = await connection.call("load", params, { onItem, signal: options.signal });
-    return new RemoteEngine(info, connection, lost.promise, thread.end);
+    return new RemoteEngine(info, connection, lost.promise, thread);
   } catch (error) {
     thread.end();
     throw error;
@@ -48,18 +49,21 @@ class RemoteEngine implements Engine {
   readonly chat: { readonly completions: ChatCompletions };
   readonly lost: Promise<WebcompileError>;
   readonly #connection: Connection;
-  readonly #end: () => void;
+  readonly #thread: Thread;
 
-  constructor(info: EngineInfo, connection: Connection, lost: Promise<WebcompileError>, end: () => void) {
+  constructor(info: EngineInfo, connection: Connection, lost: Promise<WebcompileError>, thread: Thread) {
     this.info = info;
     this.lost = lost;
     this.#connection = connection;
-    this.#end = end;
+    this.#thread = thread;
     this.chat = { completions: { create: this.#createChat.bind(this) as ChatCompletions["create"] } };
   }
 
   generate(request: GenerateRequest, options: CancelOptions = {}): AsyncIterableIterator<GenerateStep> {
-    return this.#stream("generate", request, options).stream;
+    if (request.logitProcessor === undefined || this.#thread.carriesFunctions) return this.#stream("generate", request, options).stream;
+    const refused = new PushStream<GenerateStep>(() => undefined);
+    refused.fail(new WebcompileError("request_invalid", "request.logitProcessor does not cross to a worker", "Create the engine with worker: false."));
+    return refused;
   }
 
   async forward(promptIds: readonly number[], { signal }: CancelOptions = {}): Promise<Float32Array> {
@@ -86,7 +90,7 @@ class RemoteEngine implements Engine {
     // The host rejects what is pending. One that hangs is ended all the same.
     await this.#connection.call("unload", null, { signal: AbortSignal.timeout(UNLOAD_MS) }).catch(() => undefined);
     this.#connection.close(new WebcompileError("engine_closed", "the engine was unloaded"));
-    this.#end();
+    this.#thread.end();
   }
 
   async #createChat(
@@ -137,6 +141,8 @@ class RemoteEngine implements Engine {
 /** Where an engine runs. */
 export interface Thread {
   readonly port: Port<ClientMessage, HostMessage>;
+  /** Whether its port can carry functions. */
+  readonly carriesFunctions: boolean;
   onCrash(report: (message: string) => void): void;
   readonly end: () => void;
 }
@@ -145,16 +151,8 @@ async function openThread(options: EngineOptions): Promise<Thread> {
   const { worker: makeWorker, fetch, gpu } = options;
   if (makeWorker === false) {
     const { serve } = await import("./host.js");
-    const channel = new MessageChannel();
-    const stop = serve(channel.port2, { fetch, gpu });
-    return {
-      port: channel.port1,
-      onCrash: () => undefined,
-      end: () => {
-        stop();
-        channel.port1.close();
-      },
-    };
+    const [port, hostPort] = localLine();
+    return { port, carriesFunctions: true, onCrash: () => undefined, end: serve(hostPort, { fetch, gpu }) };
   }
   if (fetch !== undefined || gpu !== undefined) {
     throw new WebcompileError("request_invalid", "the options fetch and gpu do not cross to a worker", "Set worker: false.");
@@ -162,6 +160,7 @@ async function openThread(options: EngineOptions): Promise<Thread> {
   const worker = makeWorker?.() ?? new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "webcompile" });
   return {
     port: worker,
+    carriesFunctions: false,
     onCrash: (report) => {
       worker.onerror = (event) => {
         report(event.message);

@@ -37,6 +37,13 @@ export class Tokenizer implements TokenBytes {
     return ids.map((id) => detokenizer.push(id)).join("") + detokenizer.flush();
   }
 
+  /** How a token is written, and its bytes of UTF-8; a special token is no text and has none. */
+  spelling(id: number): { readonly token: string; readonly bytes: readonly number[] | null } {
+    if (this.#special.get(id) === true) return { token: this.#tokenizer.id_to_token(id) ?? "", bytes: null };
+    const bytes = this.bytes(id);
+    return { token: new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes), bytes: [...bytes] };
+  }
+
   bytes(id: number): Uint8Array {
     const token = this.#tokenizer.id_to_token(id);
     if (token === undefined) return new Uint8Array();

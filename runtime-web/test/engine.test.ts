@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import type { GenerateRequest, GenerateStep } from "../src/types.js";
+import type { GenerateRequest, GenerateStep, LogitProcessor } from "../src/types.js";
 import { END, toyEngine, ToyModel, toyTokenizer } from "./toy.js";
 
 const never = new AbortController().signal;
@@ -53,6 +53,27 @@ describe("generation", () => {
     const { text, last } = await generate(toyEngine(new ToyModel("ab")), { prompt: "\n", ignoreEos: true, maxTokens: 7 });
     assert.equal(text, "ababa");
     assert.equal(last.finishReason, "length");
+  });
+
+  test("log probabilities only when they are asked for", async () => {
+    const engine = toyEngine(new ToyModel("ab"));
+    const { steps } = await generate(engine, { prompt: "\n", logprobs: 1 });
+    assert.equal(steps.length, 3);
+    for (const { tokenIds, logprobs } of steps) {
+      assert.ok(logprobs);
+      assert.deepEqual(logprobs.map(({ tokenId, top }) => [tokenId, top.map((one) => one.tokenId)]), [[tokenIds[0], tokenIds]]);
+      assert.ok(logprobs.every(({ logprob }) => Math.abs(logprob) < 1e-6));
+    }
+    assert.ok((await generate(engine, { prompt: "\n" })).steps.every((step) => step.logprobs === null));
+  });
+
+  test("bias and penalties change the answer, of which the prompt is no part but for repetitions", async () => {
+    const id = (text: string): number => toyTokenizer.encode(text, { addSpecialTokens: false })[0] ?? -1;
+    const engine = toyEngine(new ToyModel("ab"));
+    const biased = await generate(engine, { prompt: "\n", maxTokens: 2, logitBias: { [id("a")]: -100, [id("z")]: 50 } });
+    assert.equal(biased.text, "zb");
+    const odd = await generate(engine, { prompt: "a\n", maxTokens: 2, repetitionPenalty: 2, presencePenalty: 2, logitBias: { [id("z")]: 60 } });
+    assert.equal(odd.text, "zb");
   });
 
   test("fills the context window to the last token", async () => {
@@ -110,6 +131,14 @@ describe("bad requests", () => {
     [{ prompt: "a", promptIds: [1] }, "request_invalid", /one of prompt and promptIds/],
     [{ promptIds: [] }, "request_invalid", /no tokens/],
     [{ promptIds: [1, 100_000] }, "request_invalid", /100000 is not in the vocabulary/],
+    [{ prompt: "a", topK: 1.5 }, "request_invalid", /topK must be a whole number/],
+    [{ prompt: "a", repetitionPenalty: 0 }, "request_invalid", /repetitionPenalty must be above 0, got 0/],
+    [{ prompt: "a", topP: 0 }, "request_invalid", /topP must be above 0, got 0/],
+    [{ prompt: "a", logitBias: { 1.5: 1 } }, "request_invalid", /"1.5" is not a token id/],
+    [{ prompt: "a", logitBias: Object.fromEntries(Array.from({ length: 1025 }, (_, i) => [i, 0])) }, "request_invalid", /1025 entries/],
+    [{ prompt: "a", logitBias: { 100_000: 1 } }, "request_invalid", /100000 is not in the vocabulary/],
+    [{ prompt: "a", logprobs: 21 }, "request_invalid", /logprobs must be a whole number from 0 to 20/],
+    [{ prompt: "a", logitProcessor: 1 as unknown as LogitProcessor }, "request_invalid", /logitProcessor must be a function, got number/],
     [{ prompt: "a", temperature: -1 }, "request_invalid", /temperature must be a number from 0 to 2, got -1/],
     [{ prompt: "a", topP: 0 }, "request_invalid", /topP/],
     [{ prompt: "a", maxTokens: 0 }, "request_invalid", /maxTokens/],
@@ -194,6 +223,7 @@ test("statistics of the last request", async () => {
   assert.equal(stats.submitsPerToken, 1);
   assert.equal(stats.promptTokens, 2);
   assert.equal(stats.completionTokens, 4);
-  assert.equal(stats.contextUsed, 5);
+  assert.equal(stats.contextUsed, 6); // The end, too: the device went on from it before the host saw it.
+  assert.equal(stats.discardedTokens, 1);
   assert.ok(stats.prefillTokensPerSecond > 0 && stats.decodeTokensPerSecond > 0 && stats.timeToFirstTokenMs > 0);
 });

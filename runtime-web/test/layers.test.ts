@@ -5,12 +5,13 @@ import { test } from "node:test";
 /** Which modules of src/ a module may import; those for all to use are not repeated. */
 const MAY_IMPORT: Record<string, string[]> = {
   index: ["cache", "client", "profile"],
-  client: ["connection", "protocol", "stream", "host"],
+  client: ["connection", "line", "protocol", "stream", "host"],
   connection: ["protocol"],
   worker: ["host"],
   host: ["engine", "load", "openai/chat", "protocol"],
+  line: ["protocol"],
   protocol: [],
-  "openai/chat": ["engine", "openai/request"],
+  "openai/chat": ["engine", "openai/request", "tokenizer"],
   "openai/request": ["check", "engine", "sampling", "template"],
   load: ["artifact", "cache", "check", "download", "engine", "manifest", "model", "progress", "protocol", "template", "tokenizer"],
   engine: ["check", "detokenizer", "gpu", "model", "sampler", "sampling", "scheduler", "stop", "template", "tokenizer"],

@@ -4,9 +4,10 @@ import { Connection } from "../src/connection.js";
 import { createRemoteEngine } from "../src/client.js";
 import { WebcompileError } from "../src/errors.js";
 import { serve } from "../src/host.js";
+import { localLine } from "../src/line.js";
 import type { LoadHost } from "../src/load.js";
 import type { ChatCompletionChunk, ChatCompletionRequest } from "../src/openai/types.js";
-import type { Engine, EngineOptions } from "../src/types.js";
+import type { Engine, EngineOptions, GenerateRequest } from "../src/types.js";
 import { toyEngine, ToyModel, toyTokenizer } from "./toy.js";
 
 /** A page's engine over a real MessageChannel to a host with a toy model. */
@@ -27,7 +28,7 @@ async function connect(model: ToyModel, options: Partial<EngineOptions> = {}): P
   };
   const engine = await createRemoteEngine(
     { artifact: "https://example.invalid/model", ...options },
-    { port: channel.port1, onCrash: () => undefined, end },
+    { port: channel.port1, carriesFunctions: false, onCrash: () => undefined, end },
   );
   assert.ok(host);
   return { engine, host };
@@ -88,6 +89,28 @@ describe("chat completions across threads", () => {
     assert.equal(await create({ n: 1, seed: null, frequency_penalty: 0, response_format: { type: "text" } }), "hello there");
     const messages = [{ role: "user", content: [{ type: "text", text: "a" }, { type: "text", text: "b" }] }];
     assert.equal(await create({ messages }), "hello there");
+    await engine.unload();
+  });
+
+  test("log probabilities, at once and in pieces", async () => {
+    const { engine } = await connect(new ToyModel("hé"));
+    const request = { ...ask("hi"), logprobs: true, top_logprobs: 2 };
+    const logprobs = (await engine.chat.completions.create(request)).choices[0].logprobs;
+    const spelled = logprobs?.content.map(({ token, bytes }) => [token, bytes]);
+    // A token for each byte of the second character, and the end.
+    assert.deepEqual(spelled, [["h", [0x68]], ["\ufffd", [0xc3]], ["\ufffd", [0xa9]], ["<|end|>", null]]);
+    for (const { token, logprob, top_logprobs: top } of logprobs?.content ?? []) {
+      assert.ok(Math.abs(logprob) < 1e-6);
+      assert.deepEqual([top.length, top[0]?.token, top[0]?.logprob], [2, token, logprob]);
+      assert.ok(Math.abs((top[1]?.logprob ?? 0) + 100) < 1e-6);
+    }
+    const pieces = [];
+    for await (const chunk of await engine.chat.completions.create({ ...request, stream: true })) {
+      pieces.push(...(chunk.choices[0]?.logprobs?.content ?? []));
+    }
+    assert.deepEqual(pieces, logprobs?.content);
+    const without = await engine.chat.completions.create({ ...ask("hi"), logprobs: true });
+    assert.deepEqual(without.choices[0].logprobs?.content[0]?.top_logprobs, []);
     await engine.unload();
   });
 
@@ -222,6 +245,37 @@ describe("errors and events", () => {
     await assert.rejects(connection.call("stats", null), { message: "crashed" });
     channel.port1.close();
   });
+});
+
+test("a logit processor does not cross to a worker", async () => {
+  const model = new ToyModel("hello");
+  const { engine } = await connect(model);
+  const steps = engine.generate({ prompt: "a", logitProcessor: () => undefined });
+  await assert.rejects(steps.next(), { name: "WebcompileError", code: "request_invalid", hint: /worker: false/ });
+  assert.equal(model.runs.length, 0);
+  await engine.unload();
+});
+
+test("within one thread calls, items, cancelling and functions cross", async () => {
+  const [port, hostPort] = localLine();
+  let request: GenerateRequest | undefined;
+  const core = toyEngine(new ToyModel("hello you"));
+  const generate = core.generate.bind(core);
+  core.generate = (given, ...rest) => {
+    request ??= given;
+    return generate(given, ...rest);
+  };
+  const end = serve(hostPort, { load: () => Promise.resolve(core) });
+  const options = { artifact: "https://example.invalid/model" };
+  const engine = await createRemoteEngine(options, { port, carriesFunctions: true, onCrash: () => undefined, end });
+  const logitProcessor = (): void => undefined;
+  let text = "";
+  for await (const step of engine.generate({ prompt: "\n", temperature: 0, logitProcessor })) text += step.text;
+  assert.equal(text, "hello you");
+  assert.equal(request?.logitProcessor, logitProcessor);
+  for await (const _step of engine.generate({ prompt: "\n", temperature: 0, ignoreEos: true })) break;
+  for await (const step of engine.generate({ prompt: "\n", temperature: 0, maxTokens: 1 })) assert.equal(step.text, "hello");
+  await engine.unload();
 });
 
 test("tokens, logits and statistics cross as they are", async () => {

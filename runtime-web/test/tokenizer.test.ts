@@ -45,6 +45,14 @@ describe("byte-level tokenizer", () => {
     assert.equal(tokenizer.decode([999_999]), "");
   });
 
+  test("spells tokens, split characters and special ones", () => {
+    const [first = 0] = tokenizer.encode("é", { addSpecialTokens: false });
+    assert.deepEqual(tokenizer.spelling(first), { token: "\ufffd", bytes: [0xc3] });
+    assert.deepEqual(tokenizer.spelling(toolId), { token: "<tool>", bytes: [...new TextEncoder().encode("<tool>")] });
+    assert.deepEqual(tokenizer.spelling(endId), { token: "<|end|>", bytes: null });
+    assert.deepEqual(tokenizer.spelling(999_999), { token: "", bytes: [] });
+  });
+
   test("agrees with the reference decoder on random tokens", () => {
     const reference = new HubTokenizer(json, config);
     let state = 1;

@@ -1,9 +1,19 @@
 /** OpenAI's chat completions over the engine. */
 
 import type { EngineCore } from "../engine.js";
-import type { GenerateUsage } from "../types.js";
+import type { Tokenizer } from "../tokenizer.js";
+import type { GenerateUsage, TokenLogprob, TokenLogprobs } from "../types.js";
 import { parseChatRequest } from "./request.js";
-import type { ChatCompletion, ChatCompletionChunk, ChatCompletionChunkChoice, CompletionUsage, FinishReason } from "./types.js";
+import type {
+  ChatCompletion,
+  ChatCompletionChunk,
+  ChatCompletionChunkChoice,
+  ChatCompletionLogprobs,
+  ChatCompletionTokenLogprob,
+  CompletionUsage,
+  FinishReason,
+  TopLogprob,
+} from "./types.js";
 
 /** Answers a request: pushes chunks and returns null if it asks for a stream, else returns the whole. */
 export async function completeChat(
@@ -20,20 +30,23 @@ export async function completeChat(
     if (!request.isStream) return;
     emit({ ...head, object: "chat.completion.chunk", choices, ...(request.includeUsage && { usage }) });
   };
-  const sendDelta = (delta: ChatCompletionChunkChoice["delta"], finishReason: FinishReason | null): void => {
-    send([{ index: 0, delta, logprobs: null, finish_reason: finishReason }], null);
+  const sendDelta = (choice: Partial<ChatCompletionChunkChoice>): void => {
+    send([{ index: 0, delta: {}, logprobs: null, finish_reason: null, ...choice }], null);
   };
 
   let content = "";
+  const logprobs: ChatCompletionTokenLogprob[] = [];
   let finish: FinishReason = "length";
   let usage: CompletionUsage | undefined;
-  sendDelta({ role: "assistant", content: "" }, null);
+  sendDelta({ delta: { role: "assistant", content: "" } });
   await engine.generate(
     { ...request.generation, promptIds },
     (step) => {
       content += step.text;
-      if (step.text !== "") sendDelta({ content: step.text }, null);
-      if (step.finishReason !== null) sendDelta({}, (finish = step.finishReason));
+      const likely = step.logprobs?.map((token) => tokenLogprob(engine.tokenizer, token));
+      logprobs.push(...(likely ?? []));
+      if (step.text !== "" || likely) sendDelta({ delta: { content: step.text }, logprobs: likely ? contentLogprobs(likely) : null });
+      if (step.finishReason !== null) sendDelta({ finish_reason: (finish = step.finishReason) });
       if (step.usage !== null) usage = usageOf(step.usage);
     },
     signal,
@@ -47,9 +60,25 @@ export async function completeChat(
   return {
     ...head,
     object: "chat.completion",
-    choices: [{ index: 0, message, logprobs: null, finish_reason: finish }],
+    choices: [
+      {
+        index: 0,
+        message,
+        logprobs: request.generation.logprobs === undefined ? null : contentLogprobs(logprobs),
+        finish_reason: finish,
+      },
+    ],
     usage: total,
   };
+}
+
+function contentLogprobs(content: readonly ChatCompletionTokenLogprob[]): ChatCompletionLogprobs {
+  return { content, refusal: null };
+}
+
+function tokenLogprob(tokenizer: Tokenizer, { top, ...token }: TokenLogprobs): ChatCompletionTokenLogprob {
+  const of = ({ tokenId, logprob }: TokenLogprob): TopLogprob => ({ ...tokenizer.spelling(tokenId), logprob });
+  return { ...of(token), top_logprobs: top.map(of) };
 }
 
 function usageOf({ promptTokens, completionTokens, cachedPromptTokens }: GenerateUsage): CompletionUsage {

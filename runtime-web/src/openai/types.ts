@@ -25,6 +25,22 @@ export interface ChatCompletionParams {
   readonly temperature?: number | null | undefined;
   /** Above 0 up to 1, default 1. */
   readonly top_p?: number | null | undefined;
+  /** Keeps so many of the most likely tokens; 0, the default, keeps all. Not in OpenAI's API. */
+  readonly top_k?: number | null | undefined;
+  /** 0 to 1, default 0: keeps tokens at least so likely, compared with the most likely one. Not in OpenAI's API. */
+  readonly min_p?: number | null | undefined;
+  /** Above 0 up to 2, default 1; above 1 makes tokens of prompt and answer less likely. Not in OpenAI's API. */
+  readonly repetition_penalty?: number | null | undefined;
+  /** -2 to 2, default 0: taken off a token's logit for each time that the answer has it. */
+  readonly frequency_penalty?: number | null | undefined;
+  /** -2 to 2, default 0: taken off a token's logit once the answer has it. */
+  readonly presence_penalty?: number | null | undefined;
+  /** -100 to 100, added to the logits of up to 1024 token ids. */
+  readonly logit_bias?: Readonly<Record<string, number>> | null | undefined;
+  /** Whether to tell how likely each token was. */
+  readonly logprobs?: boolean | null | undefined;
+  /** Tells the same of so many of the most likely tokens in its place: 0 to 20, default 0. Needs `logprobs: true`. */
+  readonly top_logprobs?: number | null | undefined;
   /** The same seed, request and model give the same text. Random when not given. */
   readonly seed?: number | null | undefined;
   /** Default: up to the end of the context window. */
@@ -65,6 +81,26 @@ export interface CompletionUsage {
   readonly prompt_tokens_details: { readonly cached_tokens: number };
 }
 
+/** A token as it is written and how likely the model found it. Penalties and the like have no part in it. */
+export interface TopLogprob {
+  readonly token: string;
+  /** At least -9999. */
+  readonly logprob: number;
+  /** UTF-8; a character may be split over tokens. A special token is no text: null. */
+  readonly bytes: readonly number[] | null;
+}
+
+/** A token of the answer with the most likely ones in its place, most likely first. */
+export interface ChatCompletionTokenLogprob extends TopLogprob {
+  readonly top_logprobs: readonly TopLogprob[];
+}
+
+/** Log probabilities of all tokens of the answer or of a piece of it, with the one that ends it. */
+export interface ChatCompletionLogprobs {
+  readonly content: readonly ChatCompletionTokenLogprob[];
+  readonly refusal: null;
+}
+
 /** A whole answer. */
 export interface ChatCompletion {
   readonly id: string;
@@ -76,7 +112,7 @@ export interface ChatCompletion {
     {
       readonly index: 0;
       readonly message: { readonly role: "assistant"; readonly content: string; readonly refusal: null };
-      readonly logprobs: null;
+      readonly logprobs: ChatCompletionLogprobs | null;
       readonly finish_reason: FinishReason;
     },
   ];
@@ -87,7 +123,7 @@ export interface ChatCompletion {
 export interface ChatCompletionChunkChoice {
   readonly index: 0;
   readonly delta: { readonly role?: "assistant"; readonly content?: string };
-  readonly logprobs: null;
+  readonly logprobs: ChatCompletionLogprobs | null;
   readonly finish_reason: FinishReason | null;
 }
 
