@@ -106,7 +106,7 @@ MODEL_FUNCTIONS = (
             "state: tuple of step, token and position, each int32[1]",
         ),
         "token: int32[1]",
-        "Chooses token `step[0]` of an answer (see engine.sampler), or -1 if a logit is not finite; writes token, counts it, "
+        "Chooses token `step[0]` of an answer (see engine.sampler), -1 if a logit is not finite; writes token, counts it, "
         "raises step and position by one. counts: how often each token was generated, plus 2^30 if the prompt has it. "
         "GPU targets only.",
     ),

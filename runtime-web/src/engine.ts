@@ -1,13 +1,14 @@
 /** The engine: requests in turn on one sequence, whose tokens stay in the KV cache for the next request to build on. */
 
 import { boolean, type Check, checked, integer, list, optional, record, text } from "./check.js";
+import { type Decoding, type DecodingRequest, DeviceDecoding, HostDecoding } from "./decoding.js";
 import { Detokenizer } from "./detokenizer.js";
 import { throwIfAborted, WebcompileError } from "./errors.js";
 import type { Manifest } from "./generated/contracts.js";
 import type { Gpu, GpuCounters } from "./gpu.js";
 import type { Model } from "./model.js";
-import { logprobsOf, Sampler } from "./sampler.js";
-import { samplingFields, samplingParams, type SamplingParams } from "./sampling.js";
+import { Pace } from "./pace.js";
+import { samplingFields, samplingParams } from "./sampling.js";
 import { Scheduler } from "./scheduler.js";
 import { StopMatcher } from "./stop.js";
 import type { ChatTemplate } from "./template.js";
@@ -15,7 +16,10 @@ import type { Tokenizer } from "./tokenizer.js";
 import type { EngineInfo, EngineStats, GenerateRequest, GenerateStep, Profile } from "./types.js";
 
 /** What the engine needs of a model. */
-export type EngineModel = Pick<Model, "contextTokens" | "destroy" | "hostMs" | "kvCacheBytes" | "run" | "vocabSize"> & {
+export type EngineModel = Pick<
+  Model,
+  "contextTokens" | "decodeAndSample" | "destroy" | "hostMs" | "isSoftware" | "kvCacheBytes" | "prefillAndSample" | "run" | "vocabSize"
+> & {
   readonly gpu: Pick<Gpu, "adapter" | "counters" | "profile">;
   readonly variant: { readonly name: string };
 };
@@ -31,14 +35,9 @@ export interface EngineParts {
 }
 
 /** A checked request. */
-interface Generation {
-  readonly promptIds: readonly number[];
-  readonly maxTokens: number;
+interface Generation extends DecodingRequest {
   readonly stops: readonly string[];
   readonly ignoreEos: boolean;
-  readonly sampling: SamplingParams;
-  /** How many alternatives to tell the log probabilities of, if any are wanted. */
-  readonly logprobs: number | undefined;
 }
 
 /** What was counted for the last request. */
@@ -52,6 +51,9 @@ const NO_REQUEST: RequestStats = {
   bytesReadPerToken: 0,
   gpuObjectsPerToken: 0,
   replayedTokens: 0,
+  discardedTokens: 0,
+  hostTokens: 0,
+  hostReason: "",
   prefillTokensPerSecond: 0,
   decodeTokensPerSecond: 0,
   timeToFirstTokenMs: 0,
@@ -80,6 +82,7 @@ export class EngineCore {
   /** Tokens whose keys and values are in the cache. */
   readonly #sequence: number[] = [];
   readonly #logits: Float32Array<ArrayBuffer>;
+  readonly #pace: Pace;
   readonly #loadMs: number;
   #lastRequest = NO_REQUEST;
 
@@ -89,6 +92,7 @@ export class EngineCore {
     this.tokenizer = tokenizer;
     this.#template = template;
     this.#logits = new Float32Array(model.vocabSize);
+    this.#pace = new Pace(manifest.model.prefill_chunk_tokens, model.isSoftware);
     this.#loadMs = loadMs;
     this.info = {
       model: manifest.model,
@@ -114,7 +118,8 @@ export class EngineCore {
     return this.#scheduler.run(signal, () =>
       this.#guarded(async () => {
         this.#sequence.length = 0;
-        await this.#prefill(promptIds, signal);
+        const rest = await this.#prefill(promptIds, signal);
+        await this.#append(rest, this.#logits);
         return this.#logits.slice();
       }),
     );
@@ -164,6 +169,7 @@ export class EngineCore {
       ignoreEos: checkedRequest.ignoreEos ?? false,
       sampling: samplingParams(checkedRequest, this.#model.vocabSize),
       logprobs,
+      logitProcessor: checkedRequest.logitProcessor,
     };
   }
 
@@ -180,71 +186,107 @@ export class EngineCore {
   }
 
   async #generate(
-    { promptIds, maxTokens, stops, ignoreEos, sampling, logprobs: alternatives }: Generation,
+    request: Generation,
     emit: (step: GenerateStep) => void,
     signal: AbortSignal,
     arrived: number,
   ): Promise<void> {
+    const { promptIds, maxTokens, stops, ignoreEos } = request;
     const started = performance.now();
-    const cachedPromptTokens = await this.#prefill(promptIds, signal);
-    const prefilled = performance.now();
-    const before = { ...this.#model.gpu.counters, hostMs: this.#model.hostMs };
-
-    const sampler = new Sampler(sampling, this.#model.vocabSize, promptIds);
+    const cachedPromptTokens = this.#reuse(promptIds);
+    const rest = await this.#prefill(promptIds, signal);
+    const decoding = await this.#decode(request, rest);
+    // After what is enqueued by now, all is for decoding.
+    const before = this.#count(decoding);
     const detokenizer = new Detokenizer(this.tokenizer);
     const stopMatcher = new StopMatcher(stops);
     const endTokens = new Set(ignoreEos ? [] : this.#manifest.tokenizer.eos_token_ids);
-    let samplingMs = 0;
-    for (let completionTokens = 1; ; completionTokens++) {
-      const sampleStart = performance.now();
-      const token = sampler.sample(this.#logits);
-      const logprobs = alternatives === undefined ? null : [logprobsOf(this.#logits, token, alternatives)];
-      samplingMs += performance.now() - sampleStart;
-      const isEnd = endTokens.has(token);
-      const isLast = isEnd || completionTokens === maxTokens;
-      // The device starts on the next step before this one's text is made.
-      const next = isLast ? Promise.resolve() : this.#append([token]);
-      next.catch(() => undefined);
-
-      const piece = (isEnd ? "" : detokenizer.push(token)) + (isLast ? detokenizer.flush() : "");
-      const { text, stopped } = stopMatcher.push(piece);
-      const finishReason = stopped || isEnd ? "stop" : isLast ? "length" : null;
-      const usage = finishReason && { promptTokens: promptIds.length, completionTokens, cachedPromptTokens };
-      emit({ tokenIds: [token], text: isLast && !stopped ? text + stopMatcher.flush() : text, logprobs, finishReason, usage });
-      await next;
-      if (usage !== null) {
-        this.#lastRequest = {
-          ...decodeStats(before, this.#model, samplingMs, completionTokens - 1),
-          ...usage,
-          timeToFirstTokenMs: prefilled - arrived,
-          prefillTokensPerSecond: perSecond(promptIds.length - cachedPromptTokens, prefilled - started),
-          decodeTokensPerSecond: perSecond(completionTokens - 1, performance.now() - prefilled),
-        };
-        return;
+    const tokens: number[] = [];
+    const came = { first: 0, last: 0 };
+    try {
+      for (;;) {
+        const { token, logprobs } = await decoding.next();
+        tokens.push(token);
+        came.last = performance.now();
+        came.first ||= came.last;
+        const isEnd = endTokens.has(token);
+        const isLast = isEnd || tokens.length === maxTokens;
+        const piece = (isEnd ? "" : detokenizer.push(token)) + (isLast ? detokenizer.flush() : "");
+        const { text, stopped } = stopMatcher.push(piece);
+        const finishReason = stopped || isEnd ? "stop" : isLast ? "length" : null;
+        const usage = finishReason && { promptTokens: promptIds.length, completionTokens: tokens.length, cachedPromptTokens };
+        emit({
+          tokenIds: [token],
+          text: isLast && !stopped ? text + stopMatcher.flush() : text,
+          logprobs: logprobs && [logprobs],
+          finishReason,
+          usage,
+        });
+        if (usage !== null) break;
+        throwIfAborted(signal);
       }
+    } finally {
+      const cached = await decoding.end();
+      this.#sequence.push(...tokens.slice(0, cached));
+    }
+    const { steps } = decoding;
+    this.#lastRequest = {
+      ...perStep(before, this.#count(decoding), steps),
+      promptTokens: promptIds.length,
+      cachedPromptTokens,
+      completionTokens: tokens.length,
+      discardedTokens: steps + 1 - tokens.length,
+      hostTokens: request.logitProcessor === undefined ? 0 : tokens.length,
+      hostReason: request.logitProcessor === undefined ? "" : "logitProcessor",
+      timeToFirstTokenMs: came.first - arrived,
+      prefillTokensPerSecond: perSecond(promptIds.length - cachedPromptTokens, came.first - started),
+      decodeTokensPerSecond: perSecond(tokens.length - 1, came.last - came.first),
+    };
+  }
+
+  /** Starts on the answer with the end of the prompt, which is not in the cache yet. */
+  async #decode(request: Generation, rest: readonly number[]): Promise<Decoding> {
+    if (request.logitProcessor !== undefined) {
+      await this.#append(rest, this.#logits);
+      return new HostDecoding(this.#model, this.#logits, request);
+    }
+    const position = this.#sequence.length;
+    this.#sequence.push(...rest);
+    const first = this.#model.prefillAndSample(rest, position, request);
+    first.catch(() => undefined); // Reported when it is asked for.
+    return new DeviceDecoding(this.#model, first, request.maxTokens);
+  }
+
+  /** Keeps what the prompt shares with the sequence in the cache; how many tokens that is. The last token always runs. */
+  #reuse(promptIds: readonly number[]): number {
+    const differs = promptIds.findIndex((id, index) => id !== this.#sequence[index]);
+    this.#sequence.length = Math.min(differs < 0 ? promptIds.length : differs, promptIds.length - 1);
+    return this.#sequence.length;
+  }
+
+  /** Brings the prompt into the cache but for a last chunk, which it returns. */
+  async #prefill(promptIds: readonly number[], signal: AbortSignal): Promise<number[]> {
+    for (;;) {
       throwIfAborted(signal);
+      const start = this.#sequence.length;
+      const chunk = promptIds.slice(start, start + this.#pace.tokens);
+      if (start + chunk.length === promptIds.length) return chunk;
+      const started = performance.now();
+      await this.#append(chunk);
+      this.#pace.took(chunk.length, performance.now() - started);
     }
   }
 
-  /** Brings the prompt into the cache, keeping what it shares with the last sequence; how many tokens that was. */
-  async #prefill(promptIds: readonly number[], signal: AbortSignal): Promise<number> {
-    const shared = promptIds.findIndex((id, index) => id !== this.#sequence[index]);
-    // The last token always runs: its logits are wanted.
-    const cached = Math.min(shared < 0 ? promptIds.length : shared, promptIds.length - 1);
-    this.#sequence.length = cached;
-    const chunk = this.#manifest.model.prefill_chunk_tokens;
-    for (let start = cached; start < promptIds.length; start += chunk) {
-      throwIfAborted(signal);
-      const end = Math.min(start + chunk, promptIds.length);
-      await this.#append(promptIds.slice(start, end), end === promptIds.length);
-    }
-    return cached;
-  }
-
-  async #append(tokens: readonly number[], wantsLogits = true): Promise<void> {
+  async #append(tokens: readonly number[], logits?: Float32Array<ArrayBuffer>): Promise<void> {
     const position = this.#sequence.length;
     this.#sequence.push(...tokens);
-    await this.#model.run(tokens, position, wantsLogits ? this.#logits : undefined);
+    await this.#model.run(tokens, position, logits);
+  }
+
+  /** What has been counted so far. */
+  #count(decoding: Decoding): Counts {
+    const { gpu, hostMs } = this.#model;
+    return { ...gpu.counters, hostMs: hostMs + (decoding instanceof HostDecoding ? decoding.hostMs : 0) };
   }
 
   /** After a failure nobody knows what is in the cache. */
@@ -269,21 +311,20 @@ export function invalidRequest(message: string): WebcompileError {
   return new WebcompileError("request_invalid", message);
 }
 
-function decodeStats(
-  before: GpuCounters & { readonly hostMs: number },
-  { gpu: { counters }, hostMs }: EngineModel,
-  samplingMs: number,
-  steps: number,
-): Pick<RequestStats, `${string}PerToken` & keyof RequestStats | "replayedTokens"> {
-  const each = (difference: number): number => (steps === 0 ? 0 : difference / steps);
+type Counts = GpuCounters & { readonly hostMs: number };
+type PerStep = `${string}PerToken` & keyof RequestStats;
+
+/** What a decode step took on average. */
+function perStep(before: Counts, after: Counts, steps: number): Pick<RequestStats, PerStep | "replayedTokens"> {
+  const each = (name: keyof Counts): number => (steps === 0 ? 0 : (after[name] - before[name]) / steps);
   return {
-    dispatchesPerToken: each(counters.dispatches - before.dispatches),
-    submitsPerToken: each(counters.submits - before.submits),
-    hostMsPerToken: each(hostMs - before.hostMs + samplingMs),
-    bytesWrittenPerToken: each(counters.bytesWritten - before.bytesWritten),
-    bytesReadPerToken: each(counters.bytesRead - before.bytesRead),
-    gpuObjectsPerToken: each(counters.objectsCreated - before.objectsCreated),
-    replayedTokens: counters.replays - before.replays,
+    dispatchesPerToken: each("dispatches"),
+    submitsPerToken: each("submits"),
+    hostMsPerToken: each("hostMs"),
+    bytesWrittenPerToken: each("bytesWritten"),
+    bytesReadPerToken: each("bytesRead"),
+    gpuObjectsPerToken: each("objectsCreated"),
+    replayedTokens: after.replays - before.replays,
   };
 }
 

@@ -366,7 +366,8 @@ export class Gpu {
     const source = this.#buffer(id).gpu;
     const staging = this.#takeStaging(target.byteLength);
     try {
-      this.#endPass();
+      this.counters.bytesRead += target.byteLength;
+    this.#endPass();
       this.#commands().copyBufferToBuffer(source, offset, staging, 0, target.byteLength);
       this.flush();
       await staging.mapAsync(MAP_MODE_READ, 0, target.byteLength);
@@ -380,7 +381,6 @@ export class Gpu {
     target.set(new Uint8Array(staging.getMappedRange(0, target.byteLength)));
     staging.unmap();
     this.#keepStaging(staging);
-    this.counters.bytesRead += target.byteLength;
     this.check();
   }
 

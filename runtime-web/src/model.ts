@@ -1,11 +1,14 @@
-/** The compiled model on the device: its code, weights and KV cache, and the one thing it does, a forward pass. */
+/** The compiled model on the device: its code, weights, KV cache and decode state, and the passes through it. */
 
 import type { Artifact } from "./artifact.js";
+import { DecodeState } from "./decode-state.js";
+import type { Choice, DecodingRequest } from "./decoding.js";
 import { throwIfAborted, WebcompileError } from "./errors.js";
-import type { KVCacheSpec, Manifest, ParamEntry, Variant } from "./generated/contracts.js";
+import { type KVCacheSpec, type Manifest, type ParamEntry, TOP_LOGPROBS, type Variant } from "./generated/contracts.js";
 import { Gpu, type GpuEvents } from "./gpu.js";
 import { DTYPE_BYTES, type Dtype, paramBytes, type Shard } from "./manifest.js";
 import { RepeatedCall } from "./repeated.js";
+import { notFinite } from "./sampler.js";
 import { type DeviceTensor, Runtime } from "./wasm.js";
 import { widen } from "./weights.js";
 
@@ -22,6 +25,16 @@ export interface ModelOptions {
   onUploaded(nbytes: number, total: number): void;
 }
 
+/** What a model is made of. */
+interface ModelParts {
+  readonly gpu: Gpu;
+  readonly manifest: Manifest;
+  readonly variant: Variant;
+  readonly runtime: Runtime;
+  readonly contextTokens: number;
+  readonly isSoftware: boolean;
+}
+
 /** Where the logits go, if they are wanted. */
 type Logits = Float32Array<ArrayBuffer> | undefined;
 
@@ -35,29 +48,47 @@ export class Model {
   readonly variant: Variant;
   readonly contextTokens: number;
   readonly kvCacheBytes: number;
+  /** Whether the adapter computes on the CPU. */
+  readonly isSoftware: boolean;
   /** Milliseconds that JavaScript and wasm have taken to enqueue work. */
   hostMs = 0;
   readonly #manifest: Manifest;
   readonly #runtime: Runtime;
   readonly #prefill: number;
+  readonly #sample: number;
+  readonly #topLogprobs: number;
   readonly #decode: RepeatedCall;
+  readonly #decodeAndSample: RepeatedCall;
+  readonly #decodeAndTell: RepeatedCall;
   /** Handles of page table, KV cache and parameters. */
   #state: readonly [number, number, number] = [0, 0, 0];
-  readonly #token: DeviceTensor;
-  readonly #position: DeviceTensor;
+  readonly #decodeState: DecodeState;
+  /** How many alternatives the current answer tells the log probabilities of. */
+  #alternatives: number | undefined;
 
-  private constructor(gpu: Gpu, manifest: Manifest, variant: Variant, runtime: Runtime, contextTokens: number) {
+  private constructor({ gpu, manifest, variant, runtime, contextTokens, isSoftware }: ModelParts) {
     this.gpu = gpu;
     this.variant = variant;
     this.contextTokens = contextTokens;
+    this.isSoftware = isSoftware;
     this.#manifest = manifest;
     this.#runtime = runtime;
     this.#prefill = runtime.function("prefill");
-    this.#token = runtime.tensor("int32", [1]);
-    this.#position = runtime.tensor("int32", [1]);
+    this.#sample = runtime.function("sample");
+    this.#topLogprobs = runtime.function("top_logprobs");
+    this.#decodeState = new DecodeState(runtime, gpu, manifest.model.vocab_size);
     const decode = runtime.function("decode");
-    const callDecode = (): number => runtime.call(decode, [this.#token.handle, this.#position.handle, ...this.#state]);
+    const { token, position } = this.#decodeState;
+    const callDecode = (): number => runtime.call(decode, [token.handle, position.handle, ...this.#state]);
     this.#decode = new RepeatedCall(gpu, runtime, callDecode);
+    const callDecodeAndChoose = (tells: boolean): number => {
+      const logits = callDecode();
+      const chosen = this.#choose(logits, tells);
+      runtime.release(logits);
+      return chosen;
+    };
+    this.#decodeAndSample = new RepeatedCall(gpu, runtime, () => callDecodeAndChoose(false));
+    this.#decodeAndTell = new RepeatedCall(gpu, runtime, () => callDecodeAndChoose(true));
     const { kv_cache: kv } = variant;
     this.kvCacheBytes = kv.num_layers * this.#numPages * pageBytes(kv);
   }
@@ -82,7 +113,7 @@ export class Model {
       runtime.open();
       throwIfAborted(options.signal);
       const contextTokens = chooseContext(manifest, variant.kv_cache, gpu, options.maxContextTokens);
-      const model = new Model(gpu, manifest, variant, runtime, contextTokens);
+      const model = new Model({ gpu, manifest, variant, runtime, contextTokens, isSoftware });
       // All of the memory first: that there is too little shows before the download.
       const params = await model.#allocate();
       await Promise.all([gpu.ready(), model.#upload(artifact, needed, params, options)]);
@@ -103,25 +134,103 @@ export class Model {
    * most `prefill_chunk_tokens` tokens.
    */
   async run(tokens: readonly number[], position: number, logits?: Logits): Promise<void> {
-    const started = performance.now();
-    this.gpu.write(this.#position.buffer, 0, bytesOf(Int32Array.of(position)));
-    const done = tokens.length === 1 ? this.#runDecode(tokens, logits) : this.#runPrefill(tokens, logits);
-    this.hostMs += performance.now() - started;
-    await done;
+    await this.#timed(() => {
+      this.#decodeState.moveTo(position);
+      const [token] = tokens;
+      if (tokens.length === 1 && token !== undefined) {
+        this.#decodeState.setToken(token);
+        return this.#finish(this.#decode.run(), logits);
+      }
+      return this.#callPrefill(tokens, (result) => this.#finish(this.#runtime.buffer(result), logits));
+    });
   }
 
-  #runPrefill(tokens: readonly number[], logits: Logits): Promise<void> {
+  /**
+   * Appends the end of a prompt and chooses the first token of the answer on the device, as `sampling` says for it and those
+   * that follow; with the log probabilities of `alternatives` tokens if that is given.
+   */
+  async prefillAndSample(
+    tokens: readonly number[],
+    position: number,
+    { sampling, promptIds, logprobs }: Pick<DecodingRequest, "logprobs" | "promptIds" | "sampling">,
+  ): Promise<Choice> {
+    return this.#timed(() => {
+      this.#alternatives = logprobs;
+      this.#decodeState.begin(sampling, promptIds);
+      this.#decodeState.moveTo(position);
+      const [token] = tokens;
+      if (tokens.length === 1 && token !== undefined) {
+        this.#decodeState.setToken(token);
+        return this.#decodeOnce();
+      }
+      return this.#callPrefill(tokens, (result) => {
+        this.#decodeState.moveTo(position + tokens.length - 1);
+        const chosen = this.#choose(result, logprobs !== undefined);
+        const choice = this.#readChoice(this.#runtime.buffer(chosen));
+        this.#runtime.release(chosen);
+        return choice;
+      });
+    });
+  }
+
+  /**
+   * Appends the token that was chosen last and chooses the next. It is enqueued at once, and may be before the token is
+   * known here.
+   */
+  async decodeAndSample(): Promise<Choice> {
+    return this.#timed(() => this.#decodeOnce());
+  }
+
+  #decodeOnce(): Promise<Choice> {
+    const step = this.#alternatives === undefined ? this.#decodeAndSample : this.#decodeAndTell;
+    return this.#readChoice(step.run());
+  }
+
+  /** Calls `prefill` and gives `use` the handle of its logits. */
+  #callPrefill<T>(tokens: readonly number[], use: (logits: number) => T): T {
     const ids = this.#runtime.tensor("int32", [tokens.length]);
     this.gpu.write(ids.buffer, 0, bytesOf(Int32Array.from(tokens)));
-    const result = this.#runtime.call(this.#prefill, [ids.handle, this.#position.handle, ...this.#state]);
-    const done = this.#finish(this.#runtime.buffer(result), logits);
+    const result = this.#runtime.call(this.#prefill, [ids.handle, this.#decodeState.position.handle, ...this.#state]);
+    const used = use(result);
     for (const handle of [result, ids.handle]) this.#runtime.release(handle);
-    return done;
+    return used;
   }
 
-  #runDecode(token: readonly number[], logits: Logits): Promise<void> {
-    this.gpu.write(this.#token.buffer, 0, bytesOf(Int32Array.from(token)));
-    return this.#finish(this.#decode.run(), logits);
+  /** Handle of the token that is chosen by the logits, or of its log probabilities. */
+  #choose(logits: number, tells: boolean): number {
+    const token = this.#runtime.call(this.#sample, [logits, ...this.#decodeState.samplingArguments]);
+    if (!tells) return token;
+    const told = this.#runtime.call(this.#topLogprobs, [logits, token]);
+    this.#runtime.release(token);
+    return told;
+  }
+
+  async #readChoice(buffer: number): Promise<Choice> {
+    const alternatives = this.#alternatives;
+    if (alternatives === undefined) {
+      const token = new Int32Array(1);
+      await this.gpu.read(buffer, 0, bytesOf(token));
+      return { token: checkedToken(token[0]), logprobs: null };
+    }
+    // The first is the token that was chosen.
+    const told = new Float32Array(2 * (1 + TOP_LOGPROBS));
+    await this.gpu.read(buffer, 0, bytesOf(told));
+    const each = Array.from({ length: 1 + TOP_LOGPROBS }, (_, i) => ({
+      tokenId: told[i] ?? -1,
+      logprob: told[1 + TOP_LOGPROBS + i] ?? NaN,
+    }));
+    const token = checkedToken(told[0]);
+    return { token, logprobs: { tokenId: token, logprob: each[0]?.logprob ?? NaN, top: each.slice(1, 1 + alternatives) } };
+  }
+
+  /** Counts the time until `enqueue` returns its promise. */
+  #timed<T>(enqueue: () => Promise<T>): Promise<T> {
+    const started = performance.now();
+    try {
+      return enqueue();
+    } finally {
+      this.hostMs += performance.now() - started;
+    }
   }
 
   /** Submits what is enqueued and resolves when it is done. */
@@ -223,6 +332,12 @@ function checkBinding(gpu: Gpu, param: ParamEntry): void {
     `parameter ${param.name} has ${nbytes} bytes; this device allows ${limit} in one buffer`,
     "Use a smaller model or a stronger quantization.",
   );
+}
+
+/** The device says by -1 that it could not choose. */
+function checkedToken(token: number | undefined): number {
+  if (token === undefined || token < 0) throw notFinite();
+  return token;
 }
 
 function bytesOf(array: Int32Array<ArrayBuffer> | Float32Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {

@@ -167,10 +167,14 @@ export function logprobsOf(logits: Float32Array, token: number, count: number): 
 }
 
 function checkFinite(value: number): void {
-  if (Number.isFinite(value)) return;
-  throw new WebcompileError(
+  if (!Number.isFinite(value)) throw notFinite();
+}
+
+/** The error of a model from whose logits nothing can be chosen. */
+export function notFinite(): WebcompileError {
+  return new WebcompileError(
     "internal",
-    `the model's logits are not finite (${value})`,
+    "the model's logits are not finite",
     "The kernels give wrong results on this device; update the browser or the graphics driver.",
   );
 }

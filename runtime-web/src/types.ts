@@ -87,6 +87,11 @@ export interface EngineStats {
   readonly gpuObjectsPerToken: number;
   /** Decode steps that were repeated from a recording, without the virtual machine. */
   readonly replayedTokens: number;
+  /** Steps for tokens after the end of the answer: the device starts on the next token before the host has seen the last. */
+  readonly discardedTokens: number;
+  /** Tokens that were chosen on the host, which slows decoding down, and what asked for it: "" or "logitProcessor". */
+  readonly hostTokens: number;
+  readonly hostReason: "" | "logitProcessor";
   readonly prefillTokensPerSecond: number;
   readonly decodeTokensPerSecond: number;
   readonly timeToFirstTokenMs: number;

@@ -88,7 +88,9 @@ describe("a compiled model", { skip }, () => {
     assert.equal(stats.pipelines, before.pipelines);
     assert.equal(stats.submitsPerToken, 1);
     assert.equal(stats.replayedTokens, 5);
-    assert.equal(stats.bytesWrittenPerToken, 8); // Token and position.
+    assert.equal(stats.gpuObjectsPerToken, 0);
+    assert.equal(stats.bytesWrittenPerToken, 0);
+    assert.equal(stats.bytesReadPerToken, 4);
     console.log(JSON.stringify(stats));
   });
 

@@ -1,8 +1,10 @@
 /** A model without a GPU: its next token is a function of the tokens in its cache. */
 
+import type { Choice, DecodingRequest } from "../src/decoding.js";
 import { EngineCore, type EngineModel } from "../src/engine.js";
 import type { Manifest } from "../src/generated/contracts.js";
 import { ProfileRecorder } from "../src/profile.js";
+import { logprobsOf, Sampler } from "../src/sampler.js";
 import { ChatTemplate } from "../src/template.js";
 import { Tokenizer } from "../src/tokenizer.js";
 import { byteLevelTokenizer } from "./tokenizers.js";
@@ -30,7 +32,15 @@ export class ToyModel implements EngineModel {
   isDestroyed = false;
   /** Rejects the next pass. */
   failure: Error | undefined;
+  readonly isSoftware = false;
   readonly #answer: number[];
+  /** Chooses by logits. */
+  #choose: (logits: Float32Array) => Choice = () => ({ token: END, logprobs: null });
+  /** What was chosen last. */
+  #token = END;
+  /** Position after all that is enqueued. */
+  #end = 0;
+  #underWay: Promise<unknown> = Promise.resolve();
   readonly recorder = new ProfileRecorder();
   readonly gpu = {
     adapter: {
@@ -68,10 +78,50 @@ export class ToyModel implements EngineModel {
     this.#answer = [...toyTokenizer.encode(answer, { addSpecialTokens: false }), END];
   }
 
+  prefillAndSample(
+    tokens: readonly number[],
+    position: number,
+    { sampling, promptIds, logprobs }: Pick<DecodingRequest, "logprobs" | "promptIds" | "sampling">,
+  ): Promise<Choice> {
+    const sampler = new Sampler(sampling, this.vocabSize, promptIds);
+    this.#choose = (logits) => {
+      this.#token = sampler.sample(logits);
+      return { token: this.#token, logprobs: logprobs === undefined ? null : logprobsOf(logits, this.#token, logprobs) };
+    };
+    this.#end = position + tokens.length;
+    return this.#enqueue(() => tokens, position);
+  }
+
+  decodeAndSample(): Promise<Choice> {
+    return this.#enqueue(() => [this.#token], this.#end++);
+  }
+
+  /** As on a device, a step starts when the one before it has left its token. */
+  #enqueue(tokens: () => readonly number[], position: number): Promise<Choice> {
+    const choose = this.#choose;
+    this.#count();
+    const step = this.#underWay.then(async () => {
+      const logits = new Float32Array(this.vocabSize);
+      await this.#pass(tokens(), position, logits);
+      return choose(logits);
+    });
+    this.#underWay = step.catch(() => undefined);
+    return step;
+  }
+
   async run(tokens: readonly number[], position: number, logits?: Float32Array): Promise<void> {
-    this.runs.push({ tokens: [...tokens], position });
+    this.#count();
+    await this.#pass(tokens, position, logits);
+  }
+
+  /** Work counts when it is enqueued. */
+  #count(): void {
     this.gpu.counters.dispatches += 3;
     this.gpu.counters.submits += 1;
+  }
+
+  async #pass(tokens: readonly number[], position: number, logits?: Float32Array): Promise<void> {
+    this.runs.push({ tokens: [...tokens], position });
     await new Promise((resolve) => setImmediate(resolve));
     const failure = this.failure;
     this.failure = undefined;
