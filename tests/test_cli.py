@@ -149,6 +149,22 @@ def test_generate_json_has_the_whole_contract(artifact: str, capsys: pytest.Capt
     assert {"webcompile", "tvm", "python", "browser", "commit"} <= set(first["versions"])
 
 
+def test_generate_takes_all_sampling_options(artifact: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = (
+        "--max-tokens 3 --temperature 2 --top-k 5 --min-p 0.1 --repetition-penalty 1.1 --frequency-penalty 0.5 --logprobs 2"
+    )
+    more = ["--presence-penalty", "-0.5", "--logit-bias", "9=100", "--logit-bias", "8=-100", "--json"]
+    assert main(["generate", artifact, "--device", "cpu", "--prompt", "a", *words.split(), *more]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["token_ids"] == [9, 9, 9]
+    assert [len(token["top"]) for token in result["logprobs"]] == [2, 2, 2]
+    assert main(["generate", artifact, "--device", "cpu", "--prompt", "a", "--top-k", "-1"]) == 1
+    assert "top_k: expected" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["generate", artifact, "--prompt", "a", "--logit-bias", "9"])
+    assert "ID=BIAS" in capsys.readouterr().err
+
+
 def test_the_ways_to_give_a_prompt(
     artifact: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from tests.engine_artifact import CONTEXT_TOKENS, EOS, TinyRunner, next_token, reference, write_artifact
+from tests.engine_artifact import CONTEXT_TOKENS, EOS, VOCAB, TinyRunner, next_token, reference, write_artifact
 from webcompile.engine import Engine, SamplingParams
 from webcompile.errors import WebcompileError
 
@@ -166,9 +167,71 @@ def test_chat_options_are_checked(engine: Engine) -> None:
         engine.chat.completions.create(messages=[], tempratur=1)
 
 
+def test_log_probabilities_come_with_the_tokens(engine: Engine) -> None:
+    says(engine, "hey")
+    answer = engine.answer([0], greedy(logprobs=2))
+    assert answer.logprobs is not None
+    assert [token.token_id for token in answer.logprobs] == list(answer.token_ids)
+    # The model's logits are 1 for its token and 0 for all others.
+    others = -np.log(np.e + VOCAB - 1)
+    for token in answer.logprobs:
+        assert token.logprob == pytest.approx(others + 1)
+        assert [(top.token_id, top.logprob) for top in token.top] == [
+            (token.token_id, pytest.approx(others + 1)),
+            (int(token.token_id == 0), pytest.approx(others)),
+        ]
+    deltas = list(engine.generate([1], greedy(3, logprobs=0)))
+    assert [len(delta.logprobs or ()) for delta in deltas] == [1, 1, 1]
+    assert engine.answer([1], greedy(3)).logprobs is None
+
+
+def test_penalties_and_bias_reach_the_sampler(engine: Engine) -> None:
+    runner(engine).override = lambda seen: 7
+    assert engine.answer([1], greedy(3)).token_ids == (7, 7, 7)
+    assert engine.answer([1], greedy(3, presence_penalty=1.5)).token_ids == (7, 0, 1)
+    assert engine.answer([0, 7], greedy(2, repetition_penalty=2, logit_bias={7: -0.6})).token_ids == (0, 0)
+    assert engine.answer([1], greedy(2, logit_bias={9: 2})).token_ids == (9, 9)
+    with pytest.raises(WebcompileError, match=f"logit_bias: token id {VOCAB} is not below"):
+        engine.generate([1], greedy(logit_bias={VOCAB: 1}))
+
+
+def test_log_probabilities_of_chats(engine: Engine) -> None:
+    messages = [{"role": "user", "content": "hi"}]
+    script = [*engine.tokenize("é"), EOS]
+    start = len(engine.apply_chat_template(messages))
+    runner(engine).override = lambda seen: script[len(seen) - start]
+    options: dict[str, Any] = {"messages": messages, "temperature": 0, "logprobs": True, "top_logprobs": 1}
+    logprobs = engine.chat.completions.create(**options).choices[0].logprobs
+    assert logprobs is not None
+    assert [(token.token, token.bytes) for token in logprobs.content] == [
+        ("\ufffd", (0xC3,)),
+        ("\ufffd", (0xA9,)),
+        ("<end>", None),
+    ]
+    assert all(token.top_logprobs[0].bytes == token.bytes for token in logprobs.content)
+    chunks = list(engine.chat.completions.create(**options, stream=True))
+    pieces = [piece for chunk in chunks if (piece := chunk.choices[0].logprobs) is not None]
+    assert sum((piece.content for piece in pieces), ()) == logprobs.content
+    assert engine.chat.completions.create(messages=messages, temperature=0).choices[0].logprobs is None
+
+
+def test_sampling_options_of_chats(engine: Engine) -> None:
+    runner(engine).override = lambda seen: 7
+    messages = [{"role": "user", "content": "hi"}]
+    wanted = ord("!") - 33  # In the byte alphabet's order.
+    completion = engine.chat.completions.create(messages=messages, max_tokens=2, top_k=1, logit_bias={str(wanted): 5})
+    assert completion.choices[0].message.content == "!!"
+    for options, match in (
+        ({"top_logprobs": 1}, "needs logprobs"),
+        ({"logit_bias": {"x": 1}}, "token ids as keys, got 'x'"),
+    ):
+        with pytest.raises(WebcompileError, match=match):
+            engine.chat.completions.create(messages=messages, **options)
+
+
 def test_seeded_answers_do_not_depend_on_other_requests(engine: Engine) -> None:
     sampling = SamplingParams(max_tokens=12, temperature=2, seed=5)
     alone = engine.answer([3, 1], sampling).token_ids
-    others = [engine.generate([i], SamplingParams(max_tokens=12, temperature=2)) for i in range(3)]
+    others = [engine.generate([i], SamplingParams(max_tokens=12, temperature=2, ignore_eos=True)) for i in range(3)]
     assert engine.answer([3, 1], sampling).token_ids == alone
     assert all(other.wait().usage.completion_tokens == 12 for other in others)

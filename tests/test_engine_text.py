@@ -64,6 +64,25 @@ def test_special_tokens_have_no_text() -> None:
     assert [detokenizer.push(token) for token in (*BYTES.encode("a"), END, *BYTES.encode("b"))] == ["a", "", "b"]
 
 
+@given(st.text())
+def test_spellings_add_up_to_the_text(text: str) -> None:
+    assert b"".join(BYTES.spelling(token)[1] or b"" for token in BYTES.encode(text)) == text.encode()
+
+
+def test_spellings_of_other_alphabets() -> None:
+    first, second = BYTES.encode("é")
+    assert [BYTES.spelling(first), BYTES.spelling(second)] == [("\ufffd", b"\xc3"), ("\ufffd", b"\xa9")]
+    assert BYTES.spelling(END) == ("<end>", None)
+    library = Library(models.BPE(vocab={"<0x0A>": 0, "\u2581a": 1, "b": 2}, merges=[], byte_fallback=True))
+    steps = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    library.decoder = decoders.Sequence(steps)
+    library.add_tokens(["<tool>"])
+    pieces = Tokenizer(library.to_str())
+    assert [pieces.spelling(token)[1] for token in range(4)] == [b"\n", b" a", b"b", b"<tool>"]
+    library.decoder = decoders.WordPiece(prefix="b")
+    assert Tokenizer(library.to_str()).spelling(1) == ("\u2581a", "\u2581a".encode())
+
+
 def test_a_broken_tokenizer_is_an_error() -> None:
     with pytest.raises(WebcompileError, match="artifact_invalid"):
         Tokenizer("{}")

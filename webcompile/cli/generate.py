@@ -25,6 +25,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-tokens", type=int, metavar="N", help="default: up to the end of the context window")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 takes the most likely token (default: 0)")
     parser.add_argument("--top-p", type=float, default=1.0, help="default: 1")
+    parser.add_argument("--top-k", type=int, default=0, metavar="N", help="choose among N tokens (default: 0, all)")
+    parser.add_argument("--min-p", type=float, default=0.0, help="share of the likeliest token's probability (default: 0)")
+    parser.add_argument("--repetition-penalty", type=float, default=1.0, metavar="R", help="default: 1, none")
+    parser.add_argument("--frequency-penalty", type=float, default=0.0, metavar="F", help="default: 0")
+    parser.add_argument("--presence-penalty", type=float, default=0.0, metavar="P", help="default: 0")
+    parser.add_argument(
+        "--logit-bias",
+        action="append",
+        default=[],
+        type=_bias,
+        metavar="ID=BIAS",
+        help="add BIAS to a token's logit; repeatable",
+    )
+    parser.add_argument("--logprobs", type=int, metavar="N", help="with --json: log probabilities, of N alternatives, too")
     parser.add_argument("--seed", type=int, help="makes an answer repeatable at temperatures above 0 (default: random)")
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end the answer before TEXT; repeatable")
     parser.add_argument("--ignore-eos", action="store_true", help="go on past the model's end token")
@@ -38,6 +52,13 @@ def run(arguments: argparse.Namespace) -> int:
         max_tokens=arguments.max_tokens,
         temperature=arguments.temperature,
         top_p=arguments.top_p,
+        top_k=arguments.top_k,
+        min_p=arguments.min_p,
+        repetition_penalty=arguments.repetition_penalty,
+        frequency_penalty=arguments.frequency_penalty,
+        presence_penalty=arguments.presence_penalty,
+        logit_bias=dict(arguments.logit_bias),
+        logprobs=arguments.logprobs,
         stop=tuple(arguments.stop),
         ignore_eos=arguments.ignore_eos,
         **seed,
@@ -78,6 +99,14 @@ def read_prompt(arguments: argparse.Namespace) -> Any:
     elif not isinstance(data, list) or not all(type(item) is int for item in data):
         raise WebcompileError("request_invalid", f"{path}: expected a list of token ids such as [1, 2, 3]")
     return data
+
+
+def _bias(text: str) -> tuple[int, float]:
+    token, _, bias = text.partition("=")
+    try:
+        return int(token), float(bias)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected ID=BIAS such as 42=-100, got {text!r}") from None
 
 
 def _print_piece(text: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from webcompile.engine.answer import FinishReason, Usage
+from webcompile.engine.answer import FinishReason, TokenLogprob, TokenLogprobs, Usage
 from webcompile.engine.sequence import SamplingParams
 from webcompile.errors import WebcompileError
 
@@ -25,11 +25,36 @@ class ChatMessage:
 
 
 @dataclass(frozen=True)
+class TopLogprob:
+    """A token as it is written and how likely the model found it. `bytes` is None for a special token: it is no text."""
+
+    token: str
+    logprob: float
+    bytes: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class ContentLogprob(TopLogprob):
+    """A token of the answer with the most likely ones in its place."""
+
+    top_logprobs: tuple[TopLogprob, ...]
+
+
+@dataclass(frozen=True)
+class ChatLogprobs:
+    """Log probabilities of all tokens of the answer or of a piece of it, with the one that ends it."""
+
+    content: tuple[ContentLogprob, ...]
+    refusal: None = None
+
+
+@dataclass(frozen=True)
 class Choice:
     """The one answer."""
 
     message: ChatMessage
     finish_reason: FinishReason
+    logprobs: ChatLogprobs | None = None
     index: int = 0
 
 
@@ -39,6 +64,7 @@ class ChunkChoice:
 
     delta: ChatMessage
     finish_reason: FinishReason | None
+    logprobs: ChatLogprobs | None = None
     index: int = 0
 
 
@@ -87,27 +113,40 @@ class Completions:
     ) -> ChatCompletion | Iterator[ChatCompletionChunk]:
         """Answers `messages`.
 
-        Options: max_tokens (or max_completion_tokens), temperature (1), top_p (1), seed, stop (a string or some) and
-        model, which is ignored: the engine has one. Raises request_invalid for any other option, template_invalid or
-        context_overflow.
+        Options: max_tokens (or max_completion_tokens), stop (a string or some), logprobs (a bool), top_logprobs (0 to 20),
+        those of `SamplingParams` that say how to choose tokens, and model, which is ignored: the engine has one. Raises
+        request_invalid for any other option, template_invalid or context_overflow.
         """
         generation = self._engine.generate(self._engine.apply_chat_template(messages), _sampling(options))
         identifier = f"chatcmpl-{secrets.token_hex(12)}"
         if stream:
             return self._chunks(identifier, generation)
         answer = generation.wait()
-        choice = Choice(ChatMessage(answer.text), answer.finish_reason)
+        choice = Choice(ChatMessage(answer.text), answer.finish_reason, self._logprobs(answer.logprobs))
         return ChatCompletion(identifier, self._engine.model.name, (choice,), answer.usage)
 
     def _chunks(self, identifier: str, generation: Generation) -> Iterator[ChatCompletionChunk]:
         try:
             for delta in generation:
-                if delta.text or delta.finish_reason:
-                    choice = ChunkChoice(ChatMessage(delta.text), delta.finish_reason)
+                if delta.text or delta.finish_reason or delta.logprobs:
+                    choice = ChunkChoice(ChatMessage(delta.text), delta.finish_reason, self._logprobs(delta.logprobs))
                     usage = generation.answer.usage if delta.finish_reason and generation.answer else None
                     yield ChatCompletionChunk(identifier, self._engine.model.name, (choice,), usage)
         finally:
             generation.close()
+
+    def _logprobs(self, tokens: tuple[TokenLogprobs, ...] | None) -> ChatLogprobs | None:
+        if tokens is None:
+            return None
+        tokenizer = self._engine.tokenizer
+
+        def spelled(token: TokenLogprob | TokenLogprobs) -> TopLogprob:
+            text, spelling = tokenizer.spelling(token.token_id)
+            return TopLogprob(text, token.logprob, None if spelling is None else tuple(spelling))
+
+        return ChatLogprobs(
+            tuple(ContentLogprob(**vars(spelled(token)), top_logprobs=tuple(map(spelled, token.top))) for token in tokens)
+        )
 
 
 class Chat:
@@ -117,8 +156,23 @@ class Chat:
         self.completions = Completions(engine)
 
 
+_PARAMETERS = (
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+    "logit_bias",
+    "seed",
+)
+"""Options with the name and meaning of the field of `SamplingParams`."""
+
+
 def _sampling(options: dict[str, Any]) -> SamplingParams:
-    known = ("model", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stop")
+    known = (*_PARAMETERS, "max_completion_tokens", "stop", "logprobs", "top_logprobs", "model")
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise WebcompileError("request_invalid", f"unknown option {unknown[0]!r}; known options: {', '.join(known)}")
@@ -128,4 +182,18 @@ def _sampling(options: dict[str, Any]) -> SamplingParams:
         given["max_tokens"] = given.pop("max_completion_tokens")
     if "stop" in given:
         given["stop"] = (given["stop"],) if isinstance(given["stop"], str) else tuple(given["stop"])
+    if "logit_bias" in given:
+        given["logit_bias"] = {_token_id(key): bias for key, bias in given["logit_bias"].items()}
+    top_logprobs = given.pop("top_logprobs", None)
+    if given.pop("logprobs", False):
+        given["logprobs"] = top_logprobs or 0
+    elif top_logprobs is not None:
+        raise WebcompileError("request_invalid", "top_logprobs needs logprobs=True")
     return SamplingParams(**given)
+
+
+def _token_id(key: object) -> int:
+    """JSON has keys that are strings only."""
+    if type(key) is int or (isinstance(key, str) and key.isascii() and key.isdigit()):
+        return int(key)
+    raise WebcompileError("request_invalid", f"logit_bias: expected token ids as keys, got {key!r}")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import tokenizers
 
@@ -23,6 +26,8 @@ class Tokenizer:
         # Padding and truncation are settings of training, not of one prompt.
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
+        self._special = {token: added.special for token, added in self._tokenizer.get_added_tokens_decoder().items()}
+        self._decoder_steps = set(_decoder_steps(json.loads(text).get("decoder")))
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Token ids. `add_special_tokens` adds what the model begins or ends a text with; a chat template has its own."""
@@ -31,6 +36,45 @@ class Tokenizer:
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Text of the tokens; bytes that are not UTF-8 become U+FFFD."""
         return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens))
+
+    def spelling(self, token_id: int) -> tuple[str, bytes | None]:
+        """How a token is written, and its bytes of UTF-8; a special token is no text and has none."""
+        token = self._tokenizer.id_to_token(token_id) or ""
+        special = self._special.get(token_id)
+        if special:
+            return token, None
+        if special is not None:
+            spelled = token.encode()
+        elif self._decoder_steps <= _BYTE_LEVEL:
+            spelled = bytes(_BYTE_OF_CHARACTER.get(character, ord("?")) for character in token)
+        elif self._decoder_steps <= _METASPACE:
+            byte = re.fullmatch("<0x([0-9A-F]{2})>", token)
+            spelled = bytes.fromhex(byte[1]) if byte else token.replace("\u2581", " ").encode()
+        else:
+            spelled = self.decode([token_id]).encode()
+        return spelled.decode(errors="replace"), spelled
+
+
+def _decoder_steps(decoder: Any) -> Iterator[str]:
+    """Types of the steps of a decoder of tokenizer.json; sequences may be nested."""
+    if isinstance(decoder, dict) and decoder.get("type") == "Sequence":
+        for step in decoder["decoders"]:
+            yield from _decoder_steps(step)
+    else:
+        yield decoder["type"] if isinstance(decoder, dict) else "none"
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """GPT-2's: printable bytes stand for themselves, the others for characters from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {**{chr(byte): byte for byte in printable}, **{chr(0x100 + i): byte for i, byte in enumerate(others)}}
+
+
+_BYTE_LEVEL = {"ByteLevel", "Fuse"}
+_METASPACE = {"Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"}
+"""How token strings spell bytes shows in the steps of the decoder: GPT-2's alphabet, or SentencePiece's ▁ and <0x0A>."""
+_BYTE_OF_CHARACTER = _byte_alphabet()
 
 
 class Detokenizer:
