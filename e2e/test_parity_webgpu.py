@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,10 +34,29 @@ def test_greedy_tokens_and_prefill_logits_equal_the_reference(
             assert completion == list(native.answer(token_ids, greedy).token_ids)
 
 
+PENALTIES: dict[str, Any] = {
+    "repetition_penalty": 1.2,
+    "frequency_penalty": 0.3,
+    "presence_penalty": 0.2,
+    "logit_bias": {28: 1.5, 30: -100.0},
+}
+
+
 def test_seeded_sampling_is_the_same_on_both_devices(demo_artifact: Callable[[str], Path]) -> None:
     folder = demo_artifact("q4f32_1")
-    sampling = SamplingParams(temperature=0.8, top_p=0.9, seed=7, max_tokens=16, ignore_eos=True)
+    common = SamplingParams(temperature=0.8, seed=7, max_tokens=16, ignore_eos=True, logprobs=3)
+    samplings = [
+        replace(common, top_p=0.9),
+        replace(common, temperature=1.2, top_k=40, min_p=0.02, **PENALTIES),
+        replace(common, temperature=0.0, **PENALTIES),
+    ]
     with BrowserEngine(folder) as browser, Engine(folder, device="cpu") as native:
-        for prompt in PROMPTS[:2]:
+        for prompt, sampling in itertools.product(PROMPTS[:2], samplings):
             token_ids = native.tokenize(prompt)
-            assert browser.answer(token_ids, sampling).token_ids == native.answer(token_ids, sampling).token_ids
+            expected, found = native.answer(token_ids, sampling), browser.answer(token_ids, sampling)
+            assert found.token_ids == expected.token_ids
+            assert found.logprobs is not None
+            assert expected.logprobs is not None
+            for one, other in zip(found.logprobs, expected.logprobs, strict=True):
+                assert one.logprob == pytest.approx(other.logprob, abs=2e-3)
+                assert [top.logprob for top in one.top] == pytest.approx([top.logprob for top in other.top], abs=2e-3)
