@@ -96,17 +96,18 @@ def measure_page(context: Any, url: str, plan: Plan) -> Run:
             answers.append(answer["tokenIds"])
             return answer, {name: after[name] - before[name] for name in after}
 
-        # Two requests that differ in the number of decode steps only: their difference is what further steps ask for.
         steps = plan.decode_tokens
-        _, brief = ask(plan.short, 2)
-        answer, whole = ask(plan.again, 2 + steps)
-        figures["host_ms_per_token"] = answer["hostMsPerToken"]
-        for name in ("dispatches", "passes", "submits", "bytesWritten", "bytesRead", "buffers", "bindGroups"):
-            figures[f"{name}_per_token"] = max(0, whole[name] - brief[name]) / steps
         for length, prompt_ids in plan.long.items():
             answer, _ = ask(prompt_ids, 1 + steps)
             figures[f"prefill_tps_{length}"] = length / (answer["firstAt"] - answer["started"]) * 1000
             figures[f"decode_tps_{length}"] = steps / (answer["lastAt"] - answer["firstAt"]) * 1000
+        # Two requests that differ in the number of decode steps only: their difference is what further steps ask for. They
+        # come last, when everything has been seen and recorded; the long one first.
+        answer, whole = ask(plan.again, 2 + steps)
+        _, brief = ask(plan.short, 2)
+        figures["host_ms_per_token"] = answer["hostMsPerToken"]
+        for name in ("dispatches", "passes", "submits", "bytesWritten", "bytesRead", "buffers", "bindGroups"):
+            figures[f"{name}_per_token"] = (whole[name] - brief[name]) / steps
         figures["pipelines"] = page.call("counts")["pipelines"]
     return Run(figures, answers, {"variant": opened["variant"], "adapter": opened["adapter"]})
 
