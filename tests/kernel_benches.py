@@ -24,11 +24,14 @@ CPU = get_target("cpu").variants[0]
 WEBGPU = get_target("webgpu").variants
 SCHEDULES: dict[str, dict[str, Any]] = {
     "4-lanes": {"threads": 64, "lanes": 4, "row_tile": 1, "token_tile": 3, "subgroup": 0, "attention_threads": 5},
-    "8-lanes": {"threads": 32, "lanes": 8, "row_tile": 5, "token_tile": 1, "subgroup": 0, "attention_threads": 1},
+    "8-lanes": {"threads": 32, "lanes": 8, "row_tile": 5, "token_tile": 1, "subgroup": 0, "attention_threads": 1}
+    | {"product_tile": (64, 32)},
     "odd-tiles": {"threads": 48, "lanes": 1, "row_tile": 3, "token_tile": 3, "subgroup": 0, "attention_threads": 48},
     "subgroups": {"threads": 64, "lanes": 1, "row_tile": 3, "token_tile": 2, "subgroup": 4, "attention_threads": 64},
 }
 """Beside the target's own."""
+OTHERWISE = {"unroll_heads": False, "product_tile": None}
+"""What these schedules leave out."""
 TOLERANCE = {"float32": 5e-6, "float16": 2e-3}
 """Of the largest value expected."""
 ADAPTERS = adapters()
@@ -78,7 +81,7 @@ def benches() -> list[Any]:
     for name, schedule in SCHEDULES.items():
         features = ("subgroups",) if schedule["subgroup"] else ()
         base = next(variant for variant in WEBGPU if variant.features == features)
-        variants[name] = replace(base, schedule=replace(base.schedule, unroll_heads=False, **schedule))
+        variants[name] = replace(base, schedule=replace(base.schedule, **{**OTHERWISE, **schedule}))
     for name, variant in variants.items():
         able = [device for device in ADAPTERS.values() if device.features.issuperset(variant.features)]
         params += [pytest.param(Bench(device, variant), id=f"{device.name}-{name}") for device in able[:1]]

@@ -107,7 +107,9 @@ class WebGPUDevice:
 def launch_grid(function: Any, arrays: Sequence[np.ndarray]) -> tuple[int, int, int]:
     """Workgroups along x, y and z: the extents of the outermost loops, for arguments of these shapes."""
     shapes = (tirx.decl_buffer(array.shape, str(array.dtype)) for array in arrays)
-    extents, loop = {}, function.specialize(dict(zip(function.params, shapes, strict=True))).body
+    extents, body = {}, function.specialize(dict(zip(function.params, shapes, strict=True))).body
+    # Views of arguments may come first.
+    loop = body.seq[-1] if isinstance(body, tirx.SeqStmt) else body
     while isinstance(loop, tirx.For) and loop.thread_binding is not None:
         extents[loop.thread_binding.thread_tag] = int(loop.extent)
         loop = loop.body

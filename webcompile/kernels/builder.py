@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from tvm import tirx
+from tvm.ir import PointerType, PrimType
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
@@ -34,12 +36,16 @@ class Schedule:
     token_tile: int
     """Tokens per thread in prefill: a loaded weight serves that many tokens."""
     subgroup: int
-    """Neighbouring threads that may hand values to one another without memory; 0 where there are no subgroups."""
+    """Neighbouring threads that may hand values to one another without memory: 4, the least that a device with
+    subgroups has, or 0 where there are none."""
     unroll_heads: bool
     """Whether loops over a head's dimensions are unrolled. GPUs spill arrays that a loop indexes; the compilers of
     software adapters take long over long code."""
     attention_threads: int
     """Threads that share the cached tokens of a head in decode; 1 on a CPU, where a barrier cannot be."""
+    product_tile: tuple[int, int] | None = None
+    """(tokens, rows) that a workgroup multiplies through shared memory in prefill: powers of two from 32. None where
+    threads work alone, on `token_tile` by `row_tile`."""
 
     @property
     def shared_width(self) -> int:
@@ -86,6 +92,41 @@ def when(condition: Expr) -> Iterator[None]:
         yield
 
 
+def vectors(buffer: Buffer) -> Buffer:
+    """An argument [..., n] seen as vectors of four, [..., n / 4]; take it before `blocks`, and load it in no other way.
+
+    WGSL checks each load for bounds, so that four of one number never become one of four.
+    """
+    dtype = f"{buffer.dtype}x4"
+    pointer = T.bind(tirx.call_intrin(PointerType(PrimType(dtype), "global"), "tirx.reinterpret", buffer.data))
+    view = T.decl_buffer((*buffer.shape[:-1], int(buffer.shape[-1]) // 4), dtype, data=pointer)
+    IRBuilder.name(str(buffer.name), view)
+    return view
+
+
+def are_vectors(buffer: Buffer) -> bool:
+    """Whether the elements of a buffer are vectors."""
+    return str(buffer.dtype).endswith("x4")
+
+
+def elements(vector: Expr) -> list[Expr]:
+    """The four numbers of a vector, which is computed once."""
+    vector = T.bind(vector)
+    return [tirx.Shuffle([vector], [i]) for i in range(4)]
+
+
+def vector(values: Sequence[Expr]) -> Expr:
+    """The vector of four numbers."""
+    return tirx.Shuffle(list(values), list(range(len(values))))
+
+
+def hold(value: Expr) -> Expr:
+    """A float32 value, computed here once: TVM would copy a name for pure operations to each of its uses."""
+    held = local(1)
+    store(held, 0, value)
+    return held[0]
+
+
 def local(size: int, dtype: str = "float32") -> Buffer:
     """An array in registers, private to a thread."""
     return T.alloc_buffer((size,), dtype, scope="local")
@@ -117,42 +158,42 @@ def broadcast(value: Expr, source: int, width: int) -> Expr:
 
 
 def add_over_team(values: Buffer, index: int, thread: Expr, width: int) -> None:
-    """values[index] of each thread becomes the sum over its `width` neighbours, by exchanges within the subgroup.
-
-    WGSL's shuffle by exclusive or is not among TVM's intrinsics: each exchange is a shift up or down, as the thread needs.
-    """
+    """values[index] of each thread becomes the sum over its `width` neighbours, by exchanges within the subgroup."""
     distance = 1
     while distance < width:
-        below = tirx.floormod(thread, 2 * distance) < distance
-        shifts = [
-            tirx.call_intrin(
-                "float32", f"tirx.tvm_warp_shuffle_{way}", tirx.const(0, "uint32"), values[index], distance, width, width
-            )
-            for way in ("down", "up")
-        ]
-        other = local(2)
-        store(other, 0, shifts[0])
-        store(other, 1, shifts[1])
-        add(values, index, tirx.Select(below, other[0], other[1]))
+        # Not among TVM's intrinsics, and half the exchanges of shifts up and down.
+        other = tirx.call_pure_extern("float32", "subgroupShuffleXor", values[index], tirx.const(distance, "uint32"))
+        add(values, index, other)
         distance *= 2
 
 
 def add_over_lanes(sums: Buffer, count: int, thread: Expr, schedule: Schedule) -> None:
     """Replaces sums[0..count) of each thread by the sum over the `lanes` threads of its team.
 
-    One barrier, then each lane adds up alone: for a few lanes that beats a tree with a barrier per level.
+    Subgroups add first, if there are any. Then one barrier, and each lane adds up alone: for a few parts that beats a
+    tree with a barrier per level.
     """
-    if schedule.lanes == 1:
-        return
-    parts = shared((count, schedule.threads))
+    width = max(1, min(schedule.subgroup, schedule.lanes))
     for i in range(count):
-        store(parts, (i, thread), sums[i])
+        add_over_team(sums, i, thread, width)
+    num_parts = schedule.lanes // width
+    if num_parts == 1:
+        return
+    parts = shared((count, schedule.threads // width))
+    with when(thread % width == 0):
+        for i in range(count):
+            store(parts, (i, thread // width), sums[i])
     barrier()
-    first = thread - thread % schedule.lanes
+    first = thread // schedule.lanes * num_parts
     for i in range(count):
         store(sums, i, f32(0.0))
-        for lane in range(schedule.lanes):
-            add(sums, i, parts[i, first + lane])
+        for part in range(num_parts):
+            add(sums, i, parts[i, first + part])
+
+
+def exact(value: float) -> Expr:
+    """A float32 constant to its last bit: TVM writes others to WGSL with seven digits."""
+    return tirx.reinterpret("float32", tirx.const(int(np.float32(value).view(np.uint32)), "uint32"))
 
 
 def f32(value: Expr) -> Expr:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tvm import tirx
 
-from webcompile.kernels.builder import Expr, Schedule, argument, blocks, ceildiv, f32, kernel, store, threads, when
+from webcompile.kernels.builder import Expr, Schedule, argument, blocks, ceildiv, exact, f32, kernel, store, threads, when
 from webcompile.kernels.weights import BLOCK, WeightFormat
 
 
@@ -31,6 +31,6 @@ def embedding(schedule: Schedule, weight: WeightFormat, vocab_size: int, width: 
             row = tirx.max(tirx.min(token_ids[token], vocab_size - 1), 0)
             for i, code in enumerate(weight.codes(matrix, row, column)):
                 with when(column * BLOCK + i < width):
-                    value = (code - f32(weight.offset)) * weight.scale(matrix, row, column)
+                    value = (code * exact(1 / weight.multiples[i]) - f32(weight.offset)) * weight.scale(matrix, row, column)
                     store(y, (token, column * BLOCK + i), value.astype(dtype))
     return finish()

@@ -17,7 +17,15 @@ from webcompile.targets import TargetSpec, VariantSpec
 WASM_HOST = "wasm32-unknown-unknown-wasm"
 
 _HARDWARE = Schedule(
-    gpu=True, threads=64, lanes=16, row_tile=2, token_tile=8, subgroup=0, unroll_heads=True, attention_threads=64
+    gpu=True,
+    threads=64,
+    lanes=16,
+    row_tile=2,
+    token_tile=1,
+    subgroup=0,
+    unroll_heads=True,
+    attention_threads=64,
+    product_tile=(32, 64),
 )
 _HARDWARE_SUBGROUPS = dataclasses.replace(_HARDWARE, subgroup=4)
 _SOFTWARE = Schedule(
