@@ -74,6 +74,7 @@ def write_artifact(
         host="",
         build_key="",
         params=params,
+        probe=(),
         kv_cache=KVCacheSpec(num_layers=2, num_kv_heads=1, head_dim=2, page_tokens=PAGE_TOKENS, dtype="float32"),
     )
     manifest = to_json(

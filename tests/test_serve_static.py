@@ -52,6 +52,7 @@ def write_artifact(folder: Path, **changes: Any) -> Path:
                 host="",
                 build_key="",
                 params=(),
+                probe=(),
                 kv_cache=kv_cache,
             )
             for target, file in (("webgpu", "model.wasm"), ("cpu", "model.so"))

@@ -116,6 +116,12 @@ MODEL_FUNCTIONS = (
         "ids and log probabilities: float32[2, 1 + TOP_LOGPROBS]",
         "Of `token` first, then of the most likely. GPU targets only.",
     ),
+    ModelFunction(
+        "probe",
+        ("x: kv_dtype[1, hidden_size]", "weights: tuple of Variant.probe without x"),
+        "kv_dtype[1, hidden_size]",
+        "A layer's MLP in decode, to compare the speed of variants. Not there if Variant.probe is empty.",
+    ),
 )
 """Token i lives in page `page_table[i // page_tokens]`, slot `i % page_tokens`. The cache is written in place."""
 

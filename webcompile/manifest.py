@@ -43,10 +43,11 @@ class KVCacheSpec:
 
 @dataclass(frozen=True)
 class Variant:
-    """One compiled form of the model. An engine takes the first variant of its target that its device can run.
+    """One compiled form of the model. Of those that its device can run, an engine takes the first or the fastest.
 
     `features` are WebGPU feature names that must be there; `adapters` is "any", "hardware" or "software" (an adapter
-    that computes on the CPU) and decides between variants whose kernels are laid out for one or the other.
+    that computes on the CPU) and decides between variants whose kernels are laid out for one or the other. `probe` are
+    the arguments of the function that is timed to compare variants, x first; empty if there is none.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Variant:
     host: str
     build_key: str
     params: tuple[ParamEntry, ...]
+    probe: tuple[ParamEntry, ...]
     kv_cache: KVCacheSpec
 
 

@@ -36,13 +36,13 @@ export class Artifact {
     return new Artifact(folder, downloader, parseManifest(bytes));
   }
 
-  /** The first variant for WebGPU that the device can run. */
-  variant({ features, isSoftware }: DeviceTraits): Variant {
+  /** The variants for WebGPU that the device can run, made for its kind; at least one. */
+  variants({ features, isSoftware }: DeviceTraits): [Variant, ...Variant[]] {
     const variants = this.manifest.variants.filter((variant) => variant.target === "webgpu");
     const has = (feature: string): boolean => features.includes(feature);
     const unsuited = isSoftware ? "hardware" : "software";
-    const found = variants.find((one) => one.adapters !== unsuited && one.features.every(has));
-    if (found !== undefined) return found;
+    const [first, ...others] = variants.filter((one) => one.adapters !== unsuited && one.features.every(has));
+    if (first !== undefined) return [first, ...others];
     if (variants.length === 0) {
       const targets = [...new Set(this.manifest.variants.map((variant) => variant.target))].join(", ");
       throw new WebcompileError(
@@ -63,6 +63,11 @@ export class Artifact {
   async shards(): Promise<Shard[]> {
     const { index } = this.manifest.weights;
     return parseShards(await this.file(index), this.manifest);
+  }
+
+  /** The code of a variant. */
+  async library(variant: Variant): Promise<WebAssembly.Module> {
+    return WebAssembly.compile((await this.file(variant.file)) as Uint8Array<ArrayBuffer>);
   }
 
   /** Bytes of a file, checked. */

@@ -21,6 +21,7 @@ export async function createRemoteEngine(options: EngineOptions, thread: Thread)
     artifact: absoluteUrl(options.artifact, "/"),
     runtime: options.runtime === undefined ? new URL("./runtime.wasm", import.meta.url).href : absoluteUrl(options.runtime),
     maxContextTokens: options.maxContextTokens,
+    variant: options.variant,
     profile: options.profile,
   };
   const lost = new Deferred<WebcompileError>();

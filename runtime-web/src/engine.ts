@@ -18,7 +18,7 @@ import type { EngineInfo, EngineStats, GenerateRequest, GenerateStep, Profile } 
 /** What the engine needs of a model. */
 export type EngineModel = Pick<
   Model,
-  "contextTokens" | "decodeAndSample" | "destroy" | "hostMs" | "isSoftware" | "kvCacheBytes" | "prefillAndSample" | "run" | "vocabSize"
+  "contextTokens" | "decodeAndSample" | "destroy" | "hostMs" | "isSoftware" | "kvCacheBytes" | "prefillAndSample" | "run" | "variantChoice" | "vocabSize"
 > & {
   readonly gpu: Pick<Gpu, "adapter" | "counters" | "profile">;
   readonly variant: { readonly name: string };
@@ -97,6 +97,7 @@ export class EngineCore {
     this.info = {
       model: manifest.model,
       variant: model.variant.name,
+      variantChoice: model.variantChoice,
       device: "webgpu",
       adapter: model.gpu.adapter,
       contextTokens: model.contextTokens,

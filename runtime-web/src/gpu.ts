@@ -50,6 +50,8 @@ export interface GpuEvents {
 /** How to open a device. */
 export interface GpuOptions {
   readonly profile?: boolean;
+  /** Compiles only the kernels that are launched, each at its first launch, which does nothing else. */
+  readonly isLazy?: boolean;
 }
 
 interface Buffer {
@@ -62,12 +64,15 @@ interface Buffer {
 
 interface Kernel {
   readonly name: string;
+  readonly code: string;
   readonly numBuffers: number;
   readonly numScalars: number;
   readonly layout: GPUBindGroupLayout;
+  readonly pipelineLayout: GPUPipelineLayout;
   readonly groups: Map<string, GPUBindGroup>;
   /** Words of uniform data that a dispatch takes, a multiple of a slot. */
   readonly uniformWords: number;
+  isCompiling: boolean;
   pipeline: GPUComputePipeline | undefined;
 }
 
@@ -129,6 +134,7 @@ export class Gpu {
   readonly #kernels: Kernel[] = [];
   readonly #layouts = new Map<string, { group: GPUBindGroupLayout; pipeline: GPUPipelineLayout }>();
   readonly #compiling: Promise<void>[] = [];
+  readonly #isLazy: boolean;
   #kernelsReady = 0;
   readonly #memoryChecks = new Set<Promise<void>>();
 
@@ -150,8 +156,9 @@ export class Gpu {
   #failure: WebcompileError | undefined;
   #lost: WebcompileError | undefined;
 
-  private constructor(device: GPUDevice, adapter: AdapterInfo, events: GpuEvents, isProfiling: boolean) {
+  private constructor(device: GPUDevice, adapter: AdapterInfo, events: GpuEvents, { isProfiling, isLazy }: { isProfiling: boolean; isLazy: boolean }) {
     this.#device = device;
+    this.#isLazy = isLazy;
     this.adapter = adapter;
     this.#events = events;
     this.#profiler = isProfiling ? new Profiler(device, this.counters) : undefined;
@@ -174,7 +181,7 @@ export class Gpu {
   }
 
   /** Opens the most capable adapter with all it offers that kernels may use. With `profile`, dispatches are timed if it can. */
-  static async open(gpu: GPU | undefined, events: GpuEvents = {}, { profile = false }: GpuOptions = {}): Promise<Gpu> {
+  static async open(gpu: GPU | undefined, events: GpuEvents = {}, { profile = false, isLazy = false }: GpuOptions = {}): Promise<Gpu> {
     if (gpu === undefined) throw noWebGpu("this environment has no WebGPU (navigator.gpu is missing)");
     const adapter = await within(ADAPTER_MS, gpu.requestAdapter({ powerPreference: "high-performance" }));
     if (adapter === undefined) throw noWebGpu(`WebGPU gave no adapter within ${ADAPTER_MS / 1000} s`);
@@ -190,7 +197,7 @@ export class Gpu {
     } catch (error) {
       throw noWebGpu(`the WebGPU adapter gave no device: ${error instanceof Error ? error.message : String(error)}`);
     }
-    return new Gpu(device, describe(adapter, device), events, isProfiling);
+    return new Gpu(device, describe(adapter, device), events, { isProfiling, isLazy });
   }
 
   /** Id of a storage buffer of at least so many bytes; 0 when there cannot be one. */
@@ -253,16 +260,34 @@ export class Gpu {
     this.#commands().copyBufferToBuffer(from, sourceOffset, to, targetOffset, Math.ceil(nbytes / 4) * 4);
   }
 
-  /** Declares a kernel, which starts to compile; its number. */
+  /** Declares a kernel, which starts to compile; its number. A lazy device compiles it instead of the first launch. */
   kernel(name: string, wgsl: string, info: KernelInfo): number {
     const numBuffers = info.arg_types.filter((type) => type === "handle").length;
     const numScalars = info.arg_types.length - numBuffers;
     const { group, pipeline } = this.#layout(writeAccess(name, info, numBuffers));
     const uniformWords = (Math.ceil((4 * (numScalars + 1)) / SLOT_BYTES) * SLOT_BYTES) / 4;
-    const kernel: Kernel = { name, numBuffers, numScalars, layout: group, groups: new Map(), uniformWords, pipeline: undefined };
-    this.counters.objectsCreated += 2; // The pipeline is the other.
-    const module = this.#device.createShaderModule({ label: name, code: SUBGROUPS_MAY_DIVERGE + wgsl });
-    const descriptor = { label: name, layout: pipeline, compute: { module, entryPoint: name } };
+    const kernel: Kernel = {
+      name,
+      code: SUBGROUPS_MAY_DIVERGE + wgsl,
+      numBuffers,
+      numScalars,
+      layout: group,
+      pipelineLayout: pipeline,
+      groups: new Map(),
+      uniformWords,
+      isCompiling: false,
+      pipeline: undefined,
+    };
+    if (!this.#isLazy) this.#compile(kernel);
+    return this.#kernels.push(kernel) - 1;
+  }
+
+  #compile(kernel: Kernel): void {
+    const { name, code, pipelineLayout: layout } = kernel;
+    kernel.isCompiling = true;
+    this.counters.objectsCreated += 2; // Module and pipeline.
+    const module = this.#device.createShaderModule({ label: name, code });
+    const descriptor = { label: name, layout, compute: { module, entryPoint: name } };
     const compiled = this.#device.createComputePipelineAsync(descriptor).then(
       (made) => {
         kernel.pipeline = made;
@@ -279,10 +304,9 @@ export class Gpu {
     );
     compiled.catch(() => undefined); // Reported by ready().
     this.#compiling.push(compiled);
-    return this.#kernels.push(kernel) - 1;
   }
 
-  /** Resolves when all declared kernels are compiled. */
+  /** Resolves when all kernels that were to be compiled are. */
   async ready(): Promise<void> {
     await Promise.all(this.#compiling);
   }
@@ -293,6 +317,10 @@ export class Gpu {
    */
   launch(id: number, words: Int32Array, buffersAt: number, scalarsAt: number, x: number, y: number, z: number): void {
     const kernel = this.#kernels[id];
+    if (kernel?.isCompiling === false) {
+      this.#compile(kernel);
+      return;
+    }
     if (kernel?.pipeline === undefined) throw internal(`kernel ${id} (${kernel?.name ?? "unknown"}) is not compiled`);
     if (x === 0 || y === 0 || z === 0) return;
     if (x > MAX_GRID && z !== 1) throw internal(`${kernel.name}: grid ${x} x ${y} x ${z} is too large`);

@@ -34,10 +34,11 @@ export async function loadEngine(params: LoadParams, host: LoadHost): Promise<En
   // When one part fails, the others stop too.
   const failed = new AbortController();
   const signal = AbortSignal.any([host.signal, failed.signal]);
+  const cache = await openCache();
   const downloader = new Downloader({
     fetch: host.fetch,
     signal,
-    cache: await openCache(),
+    cache,
     onBytes: (nbytes, source) => {
       progress.downloaded(nbytes, source);
     },
@@ -64,6 +65,8 @@ export async function loadEngine(params: LoadParams, host: LoadHost): Promise<En
         gpu: host.gpu,
         runtime,
         maxContextTokens: params.maxContextTokens,
+        variant: params.variant,
+        cache,
         profile: params.profile ?? false,
         signal,
         events: {

@@ -86,6 +86,7 @@ const manifest = record<Manifest>({
       host: text(),
       build_key: text(),
       params: list(params),
+      probe: list(params, 64),
       kv_cache: record<KVCacheSpec>({ num_layers: count, num_kv_heads: count, head_dim: count, page_tokens: count, dtype }),
     }),
     256,

@@ -1,6 +1,7 @@
 /** The compiled model on the device: its code, weights, KV cache and decode state, and the passes through it. */
 
 import type { Artifact } from "./artifact.js";
+import type { FileCache } from "./cache.js";
 import { DecodeState } from "./decode-state.js";
 import type { Choice, DecodingRequest } from "./decoding.js";
 import { throwIfAborted, WebcompileError } from "./errors.js";
@@ -9,6 +10,8 @@ import { Gpu, type GpuEvents } from "./gpu.js";
 import { DTYPE_BYTES, type Dtype, paramBytes, type Shard } from "./manifest.js";
 import { RepeatedCall } from "./repeated.js";
 import { notFinite } from "./sampler.js";
+import type { VariantChoice } from "./types.js";
+import { chooseVariant } from "./variants.js";
 import { type DeviceTensor, Runtime } from "./wasm.js";
 import { widen } from "./weights.js";
 
@@ -17,6 +20,9 @@ export interface ModelOptions {
   readonly gpu: GPU | undefined;
   readonly runtime: Promise<WebAssembly.Module>;
   readonly maxContextTokens: number | undefined;
+  /** See EngineOptions.variant. */
+  readonly variant: string | undefined;
+  readonly cache: FileCache | undefined;
   readonly profile: boolean;
   readonly signal: AbortSignal;
   readonly events: GpuEvents;
@@ -30,6 +36,7 @@ interface ModelParts {
   readonly gpu: Gpu;
   readonly manifest: Manifest;
   readonly variant: Variant;
+  readonly choice: VariantChoice;
   readonly runtime: Runtime;
   readonly contextTokens: number;
   readonly isSoftware: boolean;
@@ -46,6 +53,7 @@ const SOFTWARE = /swiftshader|llvmpipe|lavapipe|basic render/i;
 export class Model {
   readonly gpu: Gpu;
   readonly variant: Variant;
+  readonly variantChoice: VariantChoice;
   readonly contextTokens: number;
   readonly kvCacheBytes: number;
   /** Whether the adapter computes on the CPU. */
@@ -66,9 +74,10 @@ export class Model {
   /** How many alternatives the current answer tells the log probabilities of. */
   #alternatives: number | undefined;
 
-  private constructor({ gpu, manifest, variant, runtime, contextTokens, isSoftware }: ModelParts) {
+  private constructor({ gpu, manifest, variant, choice, runtime, contextTokens, isSoftware }: ModelParts) {
     this.gpu = gpu;
     this.variant = variant;
+    this.variantChoice = choice;
     this.contextTokens = contextTokens;
     this.isSoftware = isSoftware;
     this.#manifest = manifest;
@@ -98,12 +107,12 @@ export class Model {
     const { manifest } = artifact;
     const gpu = await Gpu.open(options.gpu, options.events, options);
     try {
-      const { features, isFallback, architecture, description } = gpu.adapter;
+      const { isFallback, architecture, description } = gpu.adapter;
       const isSoftware = isFallback || SOFTWARE.test(`${architecture} ${description}`);
-      const variant = artifact.variant({ features, isSoftware });
+      const { variant, choice } = await chooseVariant(artifact, { ...options, isSoftware, adapter: gpu.adapter });
       options.expect(artifact.entry(variant.file).nbytes);
       const [library, shards, runtime] = await Promise.all([
-        artifact.file(variant.file).then((bytes) => WebAssembly.compile(bytes as Uint8Array<ArrayBuffer>)),
+        artifact.library(variant),
         artifact.shards(),
         options.runtime.then((module) => Runtime.instantiate(module, gpu)),
       ]);
@@ -113,7 +122,7 @@ export class Model {
       runtime.open();
       throwIfAborted(options.signal);
       const contextTokens = chooseContext(manifest, variant.kv_cache, gpu, options.maxContextTokens);
-      const model = new Model({ gpu, manifest, variant, runtime, contextTokens, isSoftware });
+      const model = new Model({ gpu, manifest, variant, choice, runtime, contextTokens, isSoftware });
       // All of the memory first: that there is too little shows before the download.
       const params = await model.#allocate();
       await Promise.all([gpu.ready(), model.#upload(artifact, needed, params, options)]);

@@ -12,6 +12,7 @@ export interface LoadParams {
   readonly artifact: string;
   readonly runtime: string;
   readonly maxContextTokens: number | undefined;
+  readonly variant: string | undefined;
   readonly profile: boolean | undefined;
 }
 

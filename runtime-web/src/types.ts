@@ -16,6 +16,11 @@ export interface EngineOptions extends CancelOptions {
   readonly device?: "webgpu" | undefined;
   /** Upper bound of the context window. Default: what the model and the device allow, at most 4096. */
   readonly maxContextTokens?: number | undefined;
+  /**
+   * Name of the artifact's variant to run, or "fastest" to time those that the device can run, which is done once and then
+   * remembered. Default: "fastest" on a GPU; on software adapters the first that is made for them.
+   */
+  readonly variant?: string | undefined;
   readonly onProgress?: ((progress: LoadProgress) => void) | undefined;
   /** Told of things that went wrong without being errors, such as no room to store the model. */
   readonly onWarning?: ((warning: ErrorData) => void) | undefined;
@@ -47,6 +52,7 @@ export interface EngineInfo {
   readonly model: ModelInfo;
   /** Name of the compiled form that was chosen for this device. */
   readonly variant: string;
+  readonly variantChoice: VariantChoice;
   readonly device: "webgpu";
   readonly adapter: AdapterInfo;
   /** Context window of this engine. */
@@ -54,6 +60,14 @@ export interface EngineInfo {
   /** Sizes in bytes. */
   readonly weightBytes: number;
   readonly kvCacheBytes: number;
+}
+
+/** How a variant was chosen. */
+export interface VariantChoice {
+  /** It was asked for; is the first that the device can run; was timed against others; or was so in an earlier load. */
+  readonly by: "request" | "order" | "time" | "memory";
+  /** What was timed, by name of the variant. */
+  readonly probeMs: Readonly<Record<string, number>>;
 }
 
 /** The WebGPU adapter. Browsers leave out what would identify the user. */

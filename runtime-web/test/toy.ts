@@ -33,6 +33,7 @@ export class ToyModel implements EngineModel {
   /** Rejects the next pass. */
   failure: Error | undefined;
   readonly isSoftware = false;
+  readonly variantChoice = { by: "order", probeMs: {} } as const;
   readonly #answer: number[];
   /** Chooses by logits. */
   #choose: (logits: Float32Array) => Choice = () => ({ token: END, logprobs: null });

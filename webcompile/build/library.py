@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -56,7 +57,7 @@ class Library:
     def describe(self) -> Variant:
         """The variant's entry in the manifest."""
         config = self.config
-        _, params = self._exported
+        _, params, probe = self._exported
         return Variant(
             name=self.variant.name,
             target=self.target.name,
@@ -66,12 +67,13 @@ class Library:
             host=self.target.host,
             build_key=self.build_key(),
             params=params,
+            probe=probe,
             kv_cache=KVCacheSpec(config.num_layers, config.num_kv_heads, config.head_dim, PAGE_TOKENS, self.variant.dtype),
         )
 
     def compile(self, output: Path, dump: Path | None = None) -> None:
         """Compiles and writes the library, aside first. `dump` takes the module after each phase, as text."""
-        module, _ = self._exported
+        module, *_ = self._exported
         bounds = {"s": PREFILL_CHUNK_TOKENS}
         # Common-subexpression elimination copies loads into lets that WGSL compilers then cannot see through.
         with tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):
@@ -86,12 +88,18 @@ class Library:
             partial.replace(output)
 
     @functools.cached_property
-    def _exported(self) -> tuple[Any, tuple[ParamEntry, ...]]:
-        """The module and its parameters, in the order of the `params` tuple."""
+    def _exported(self) -> tuple[Any, tuple[ParamEntry, ...], tuple[ParamEntry, ...]]:
+        """The module, its parameters in the order of the `params` tuple, and the arguments of its probe."""
         model = CausalLM(Context(self.scheme, self.variant.dtype, self.variant.schedule, PAGE_TOKENS), self.config)
         module, params = model.export_tvm(spec=model.specification())
-        entries = (ParamEntry(name, tuple(int(size) for size in param.shape), str(param.dtype)) for name, param in params)
-        return module, tuple(entries)
+        probe = _entries(model.probe_params())
+        x = ParamEntry("x", (1, self.config.hidden_size), self.variant.dtype)
+        return module, _entries(params), (x, *probe) if probe else ()
+
+
+def _entries(params: Iterable[tuple[str, Any]]) -> tuple[ParamEntry, ...]:
+    """Names, shapes and dtypes of Relax tensors."""
+    return tuple(ParamEntry(name, tuple(int(size) for size in of.shape), str(of.dtype)) for name, of in params)
 
 
 def libraries(config: DecoderConfig, scheme: Scheme, target: TargetSpec) -> list[Library]:

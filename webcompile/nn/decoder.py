@@ -10,12 +10,12 @@ from tvm.relax.frontend.nn import Tensor, op
 
 from webcompile.contracts import SAMPLING_SETTINGS, TOP_LOGPROBS
 from webcompile.kernels.attention import attention_decode, attention_prefill
-from webcompile.kernels.epilogues import RopeAppend, Store, SwiGLU
+from webcompile.kernels.epilogues import AddResidual, RopeAppend, Store, SwiGLU
 from webcompile.kernels.heads import Heads
 from webcompile.kernels.sampling import choose, logprobs, num_strips, penalize
 from webcompile.kernels.trigonometry import fixed_point_turns
 from webcompile.nn.context import Context
-from webcompile.nn.linear import Embedding, Linear, call, call_inplace, is_one_token
+from webcompile.nn.linear import Embedding, Linear, Norm, call, call_inplace, is_one_token
 from webcompile.nn.norm import RMSNorm
 
 
@@ -163,6 +163,27 @@ class CausalLM(nn.Module):  # type: ignore[misc]
         out = Tensor.placeholder([2, 1 + TOP_LOGPROBS], "float32")
         return call(logprobs(self.context.schedule, self.config.vocab_size), [logits, token], out)
 
+    def probe(self, x: Tensor, weights: list[Tensor]) -> Tensor:
+        """What engines time to compare variants: a layer's MLP in decode, [1, hidden] → [1, hidden]; see `probe_params`."""
+        mlp, epsilon, dtype = self.model.layers[0].mlp, self.config.norm_epsilon, self.context.dtype
+        norm, *matrices = weights
+        gate_up, down = mlp.gate_up_proj, mlp.down_proj
+        split = len(gate_up.names)
+        kernel = gate_up.kernel(x, SwiGLU(dtype), None, Norm(norm, epsilon))
+        out = Tensor.placeholder([1, self.config.intermediate_size], dtype)
+        gated = call(kernel, [x, *matrices[:split], norm], out)
+        kernel = down.kernel(gated, AddResidual(dtype), None, None)
+        return call(kernel, [gated, *matrices[split:], x], Tensor.placeholder([1, self.config.hidden_size], dtype))
+
+    def probe_params(self) -> list[tuple[str, Tensor]]:
+        """Name and tensor of each of the `weights` of `probe`; empty where it would need kernels that decode has not."""
+        layer = self.model.layers[0]
+        if self.config.mlp_bias or not self.context.schedule.gpu:
+            return []
+        matrices = (layer.mlp.gate_up_proj, layer.mlp.down_proj)
+        weights = [(name, getattr(matrix, name)) for matrix in matrices for name in matrix.names]
+        return [("norm", layer.post_attention_layernorm.weight), *weights]
+
     def specification(self) -> dict[str, Any]:
         """What `export_tvm` needs: the functions with their symbolic shapes."""
         config, spec = self.config, nn.spec
@@ -190,4 +211,8 @@ class CausalLM(nn.Module):  # type: ignore[misc]
             "settings": spec.Tensor([len(SAMPLING_SETTINGS)], "int32"),
             "state": [one] * 3,
         }
-        return {**functions, "sample": sample | effects, "top_logprobs": {"logits": logits, "token": one} | effects}
+        functions |= {"sample": sample | effects, "top_logprobs": {"logits": logits, "token": one} | effects}
+        if weights := [spec.Tensor([int(n) for n in of.shape], of.dtype) for _, of in self.probe_params()]:
+            x = spec.Tensor([1, config.hidden_size], self.context.dtype)
+            functions["probe"] = {"x": x, "weights": weights} | effects
+        return functions

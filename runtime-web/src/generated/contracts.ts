@@ -59,10 +59,11 @@ export interface KVCacheSpec {
   readonly dtype: string;
 }
 
-/** One compiled form of the model. An engine takes the first variant of its target that its device can run.
+/** One compiled form of the model. Of those that its device can run, an engine takes the first or the fastest.
 
     `features` are WebGPU feature names that must be there; `adapters` is "any", "hardware" or "software" (an adapter
-    that computes on the CPU) and decides between variants whose kernels are laid out for one or the other. */
+    that computes on the CPU) and decides between variants whose kernels are laid out for one or the other. `probe` are
+    the arguments of the function that is timed to compare variants, x first; empty if there is none. */
 export interface Variant {
   readonly name: string;
   readonly target: string;
@@ -72,6 +73,7 @@ export interface Variant {
   readonly host: string;
   readonly build_key: string;
   readonly params: readonly ParamEntry[];
+  readonly probe: readonly ParamEntry[];
   readonly kv_cache: KVCacheSpec;
 }
 
