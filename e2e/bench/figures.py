@@ -45,7 +45,7 @@ class Comparison:
         """How many times better ours is, whichever way is better; None where that is no number."""
         if self.ratio is None or self.metric.higher_is_better:
             return self.ratio
-        if self.ratio.min == 0:
+        if self.ratio.min <= 0:
             return None
         return Spread(1 / self.ratio.median, 1 / self.ratio.max, 1 / self.ratio.min)
 

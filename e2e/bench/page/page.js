@@ -15,6 +15,7 @@ export function startPage(side) {
       const { tokenIds, firstAt } = await first;
       return { ...info, tokenIds, firstTokenSeconds: firstAt / 1000 };
     },
+    /** Loads only, so that the browser holds the files and the driver what it keeps of kernels. */
     async fill() {
       await loaded;
     },

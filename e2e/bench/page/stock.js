@@ -1,5 +1,5 @@
 // The stock stack as a chat program drives it: TVM's JavaScript runtime, its paged cache, logits read back, argmax here.
-/* global URLSearchParams, tvmjs */
+/* global tvmjs */
 
 import { startPage } from "./page.js";
 
@@ -8,7 +8,6 @@ const CONTEXT_TOKENS = 4096;
 const PAGE_TOKENS = 16;
 const SEQUENCE = 0;
 
-const onlyFill = new URLSearchParams(location.search).has("fill");
 const url = (path) => new URL(path, location.href).href;
 let model;
 
@@ -42,8 +41,6 @@ startPage({
     tvm.initWebGPU(gpu.device);
     const device = tvm.webgpu();
     await tvm.fetchTensorCache(url("artifact/"), device, CACHE);
-    if (onlyFill) return {};
-
     tvm.beginScope();
     const vm = tvm.detachFromCurrentScope(tvm.createVirtualMachine(device));
     await tvm.asyncLoadWebGPUPipelines(vm.getInternalModule());
