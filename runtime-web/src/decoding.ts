@@ -2,23 +2,12 @@
 
 import type { Model } from "./model.js";
 import { logprobsOf, Sampler } from "./sampler.js";
-import type { SamplingParams } from "./sampling.js";
-import type { LogitProcessor, TokenLogprobs } from "./types.js";
-
-/** A token of the answer. */
-export interface Choice {
-  readonly token: number;
-  /** If they were asked for. */
-  readonly logprobs: TokenLogprobs | null;
-}
+import type { Choice, ChoiceRequest } from "./sampling.js";
+import type { LogitProcessor } from "./types.js";
 
 /** What is to be decoded. */
-export interface DecodingRequest {
-  readonly promptIds: readonly number[];
+export interface DecodingRequest extends ChoiceRequest {
   readonly maxTokens: number;
-  readonly sampling: SamplingParams;
-  /** How many alternatives to tell the log probabilities of, if any are wanted. */
-  readonly logprobs: number | undefined;
   readonly logitProcessor: LogitProcessor | undefined;
 }
 

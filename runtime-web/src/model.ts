@@ -3,13 +3,13 @@
 import type { Artifact } from "./artifact.js";
 import type { FileCache } from "./cache.js";
 import { DecodeState } from "./decode-state.js";
-import type { Choice, DecodingRequest } from "./decoding.js";
 import { throwIfAborted, WebcompileError } from "./errors.js";
 import { type KVCacheSpec, type Manifest, type ParamEntry, TOP_LOGPROBS, type Variant } from "./generated/contracts.js";
 import { Gpu, type GpuEvents } from "./gpu.js";
 import { DTYPE_BYTES, type Dtype, paramBytes, type Shard } from "./manifest.js";
 import { RepeatedCall } from "./repeated.js";
 import { notFinite } from "./sampler.js";
+import type { Choice, ChoiceRequest } from "./sampling.js";
 import type { VariantChoice } from "./types.js";
 import { chooseVariant } from "./variants.js";
 import { type DeviceTensor, Runtime } from "./wasm.js";
@@ -161,7 +161,7 @@ export class Model {
   async prefillAndSample(
     tokens: readonly number[],
     position: number,
-    { sampling, promptIds, logprobs }: Pick<DecodingRequest, "logprobs" | "promptIds" | "sampling">,
+    { sampling, promptIds, logprobs }: ChoiceRequest,
   ): Promise<Choice> {
     return this.#timed(() => {
       this.#alternatives = logprobs;

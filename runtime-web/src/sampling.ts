@@ -3,7 +3,7 @@
 import { type Check, CheckError, integer, number, optional, plainObject } from "./check.js";
 import { WebcompileError } from "./errors.js";
 import { randomSeed } from "./random.js";
-import type { GenerateRequest, LogitProcessor } from "./types.js";
+import type { GenerateRequest, LogitProcessor, TokenLogprobs } from "./types.js";
 
 /** The parameters of the sampler; `sampler` in the Python package says what each does. */
 export interface SamplingParams {
@@ -20,6 +20,21 @@ export interface SamplingParams {
   readonly logitBias: Readonly<Record<number, number>>;
   /** An integer of 64 bits at most. */
   readonly seed: number;
+}
+
+/** How the tokens of an answer are to be chosen. */
+export interface ChoiceRequest {
+  readonly promptIds: readonly number[];
+  readonly sampling: SamplingParams;
+  /** How many alternatives to tell the log probabilities of, if any are wanted. */
+  readonly logprobs: number | undefined;
+}
+
+/** A token that was chosen. */
+export interface Choice {
+  readonly token: number;
+  /** If they were asked for. */
+  readonly logprobs: TokenLogprobs | null;
 }
 
 const MAX_LOGIT_BIASES = 1024;

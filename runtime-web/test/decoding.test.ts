@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { type Choice, DeviceDecoding } from "../src/decoding.js";
+import { DeviceDecoding } from "../src/decoding.js";
 import { Pace } from "../src/pace.js";
+import type { Choice } from "../src/sampling.js";
 import type { GenerateRequest } from "../src/types.js";
 import { END, toyEngine, ToyModel, toyTokenizer } from "./toy.js";
 

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { Artifact } from "../src/artifact.js";
 import type { Downloader } from "../src/download.js";
+import { ABI_VERSION } from "../src/generated/contracts.js";
 import { parseManifest, parseShards } from "../src/manifest.js";
 import { float16ToFloat32Bits, widen } from "../src/weights.js";
 
@@ -23,7 +24,7 @@ const variant = (name: string, features: string[], adapters = "any", target = "w
 function manifestBytes(change: (manifest: Record<string, unknown>) => void = () => undefined): Uint8Array {
   const manifest: Record<string, unknown> = {
     format: "webcompile-artifact",
-    abi_version: 1,
+    abi_version: ABI_VERSION,
     generator: "webcompile 0.1.0",
     model: {
       name: "tiny",
@@ -62,7 +63,7 @@ describe("manifest", () => {
   });
 
   const spoiled: [string, (manifest: Record<string, unknown>) => void, string, RegExp][] = [
-    ["another ABI, newer", (m) => (m["abi_version"] = 2), "abi_mismatch", /ABI version 2; this package needs 1/],
+    ["another ABI, newer", (m) => (m["abi_version"] = ABI_VERSION + 1), "abi_mismatch", /this package needs \d+/],
     ["another ABI, odd", (m) => (m["abi_version"] = "x"), "abi_mismatch", /"x"/],
     ["another format", (m) => (m["format"] = "zip"), "artifact_invalid", /manifest\.format must be one of "webcompile-artifact"/],
     ["a field too many", (m) => (m["extra"] = 1), "artifact_invalid", /unknown fields: extra/],

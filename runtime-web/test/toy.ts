@@ -1,10 +1,10 @@
 /** A model without a GPU: its next token is a function of the tokens in its cache. */
 
-import type { Choice, DecodingRequest } from "../src/decoding.js";
 import { EngineCore, type EngineModel } from "../src/engine.js";
-import type { Manifest } from "../src/generated/contracts.js";
+import { ABI_VERSION, type Manifest } from "../src/generated/contracts.js";
 import { ProfileRecorder } from "../src/profile.js";
 import { logprobsOf, Sampler } from "../src/sampler.js";
+import type { Choice, ChoiceRequest } from "../src/sampling.js";
 import { ChatTemplate } from "../src/template.js";
 import { Tokenizer } from "../src/tokenizer.js";
 import { byteLevelTokenizer } from "./tokenizers.js";
@@ -82,7 +82,7 @@ export class ToyModel implements EngineModel {
   prefillAndSample(
     tokens: readonly number[],
     position: number,
-    { sampling, promptIds, logprobs }: Pick<DecodingRequest, "logprobs" | "promptIds" | "sampling">,
+    { sampling, promptIds, logprobs }: ChoiceRequest,
   ): Promise<Choice> {
     const sampler = new Sampler(sampling, this.vocabSize, promptIds);
     this.#choose = (logits) => {
@@ -147,7 +147,7 @@ export const TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{
 export function toyEngine(model: ToyModel, template: string | undefined = TEMPLATE): EngineCore {
   const manifest: Manifest = {
     format: "webcompile-artifact",
-    abi_version: 1,
+    abi_version: ABI_VERSION,
     generator: "test",
     model: {
       name: "toy-1",

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { describe, test } from "node:test";
+import { ABI_VERSION } from "../src/generated/contracts.js";
 import { type RuntimeDevice, Runtime } from "../src/wasm.js";
 
 /** A device that takes everything and does nothing. */
@@ -44,7 +45,7 @@ const runtimeOf = (version: number): Promise<WebAssembly.Module> =>
 test("a runtime of another version is abi_mismatch with both numbers", async () => {
   await assert.rejects(Runtime.instantiate(await runtimeOf(7), idleDevice()), {
     code: "abi_mismatch",
-    message: "runtime.wasm has ABI version 7; this package needs 1",
+    message: `runtime.wasm has ABI version 7; this package needs ${ABI_VERSION}`,
   });
 });
 

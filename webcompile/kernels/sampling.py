@@ -9,9 +9,8 @@ among the heavier tokens until a draw is one of those kept.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
@@ -41,8 +40,6 @@ THREADS = 256
 ROUNDS = 32
 """Draws at most. Each leaves a random part of the candidates' mass, so that more are hardly ever needed."""
 
-_GROUP = 16
-"""Threads whose values are added or compared first: two short loops instead of one over the workgroup."""
 _STRIP = 16
 """Logits per thread where they are changed."""
 _SEEN = 1 << 30
@@ -120,16 +117,14 @@ def choose(schedule: Schedule, vocab_size: int) -> Any:
         counts = argument("counts", (vocab_size,), "int32")
         step, token, position = (argument(name, (1,), "int32") for name in ("step", "token", "position"))
         with blocks(schedule, 1), threads(schedule, THREADS) as thread:
-            workgroup = _Workgroup(thread)
-            found = _Best()
+            found, step_now = _Best(), local(1, "int32")
             with T.serial(ceildiv(strips, THREADS)) as i, when(i * THREADS + thread < strips):
                 found.offer(best[i * THREADS + thread], best_ids[i * THREADS + thread])
-            workgroup.best(found)
-            step_now = local(1, "int32")
+            found.share(thread)
             store(step_now, 0, step[0])
             # All threads read the same settings, so that barriers inside are met by all or none.
             with when(tirx.all(settings.number("temperature") >= f32(_GREEDY_BELOW), settings.integer("top_k") != 1)):
-                _draw(workgroup, scores, found, settings, step_now[0])
+                _draw(thread, scores, found, settings, step_now[0])
             with when(thread == 0):
                 store(token, 0, found.token[0])
                 store(position, 0, position[0] + 1)
@@ -147,8 +142,8 @@ def logprobs(schedule: Schedule, vocab_size: int) -> Any:
         token = argument("token", (1,), "int32")
         out = argument("out", (2, 1 + TOP_LOGPROBS), "float32")
         with blocks(schedule, 1), threads(schedule, THREADS) as thread:
-            workgroup = _Workgroup(thread)
-            last, found, mass, log_total = _Best(_HIGHEST, -1), _Best(), local(1), local(1)
+            last, found, largest = _Best(_HIGHEST, -1), _Best(), local(1)
+            store(largest, 0, f32(_LOWEST))
             with T.serial(TOP_LOGPROBS) as rank:
                 found.reset()
                 with _tokens(vocab_size, thread) as i:
@@ -156,83 +151,109 @@ def logprobs(schedule: Schedule, vocab_size: int) -> Any:
                     store(score, 0, logits[0, i])
                     with when(last.is_heavier(score[0], i)):
                         found.offer(score[0], i)
-                workgroup.best(found)
-                store(mass, 0, f32(0.0))  # The first round finds the maximum, on which the total is based.
-                with when(rank == 0), _tokens(vocab_size, thread) as i:
-                    add(mass, 0, tirx.exp(logits[0, i] - found.score[0]))
-                workgroup.sum(mass)
-                with when(rank == 0):
-                    store(log_total, 0, found.score[0] + tirx.log(mass[0]))
-                    with when(thread == 0):
-                        picked = tirx.max(tirx.min(token[0], vocab_size - 1), 0)
-                        store(out, (0, 0), f32(token[0]))
-                        store(out, (1, 0), logits[0, picked] - log_total[0])
+                found.share(thread)
+                barrier()  # Before the next round writes what this one has read.
+                store(largest, 0, tirx.max(largest[0], found.score[0]))
+                last.take(found)
                 with when(thread == 0):
                     store(out, (0, 1 + rank), f32(found.token[0]))
-                    store(out, (1, 1 + rank), found.score[0] - log_total[0])
-                last.take(found)
+                    store(out, (1, 1 + rank), found.score[0])
+            mass, masses = local(1), shared((THREADS,))
+            store(mass, 0, f32(0.0))
+            with _tokens(vocab_size, thread) as i:
+                add(mass, 0, tirx.exp(logits[0, i] - largest[0]))
+            store(masses, thread, mass[0])
+            barrier()
+            with when(thread == 0):
+                store(mass, 0, f32(0.0))
+                with T.serial(THREADS) as i:
+                    add(mass, 0, masses[i])
+                picked = tirx.max(tirx.min(token[0], vocab_size - 1), 0)
+                store(out, (0, 0), f32(token[0]))
+                store(out, (1, 0), logits[0, picked])
+                with T.serial(TOP_LOGPROBS + 1) as i:
+                    store(out, (1, i), out[1, i] - largest[0] - tirx.log(mass[0]))
     return finish()
 
 
-def _draw(workgroup: _Workgroup, scores: Buffer, best: _Best, settings: _Settings, step: Expr) -> None:
-    """Step 4 of the algorithm: the token that is drawn takes the place of the best one; -1 stays."""
-    thread, vocab_size = workgroup.thread, int(scores.shape[0])
-    pivot, drawn = _Best(_LOWEST, vocab_size), shared((1,), "int32")
-    mass, count, heavier, total, done = local(1), local(1), local(1), local(1), local(1, "int32")
+def _draw(thread: Expr, scores: Buffer, best: _Best, settings: _Settings, step: Expr) -> None:
+    """Step 4 of the algorithm: the token that is drawn takes the place of the best one; -1 stays.
+
+    A round weighs the candidates, which are the tokens heavier than the last one drawn. That tells whether that one is kept,
+    and if not, where the next one lies. Few barriers and no second copy of a loop: drivers compile this while a user waits.
+    """
+    pivot, drawn = _Best(_LOWEST, int(scores.shape[0])), shared((1,), "int32")
+    masses, numbers = shared((THREADS,)), shared((THREADS,))
+    mass, number, total, done = local(1), local(1), local(1), local(1, "int32")
 
     def weight(score: Expr) -> Expr:
         return tirx.exp((score - best.score[0]) / settings.number("temperature"))
 
-    def weigh_heavier() -> None:
-        """The mass and the number of this thread's tokens that are heavier than the pivot."""
-        store(mass, 0, f32(0.0))
-        store(count, 0, f32(0.0))
-        with when(done[0] == 0), _tokens(vocab_size, thread) as i:
-            score = local(1)
-            store(score, 0, scores[i])
-            with when(pivot.is_lighter(score[0], i)):
-                add(mass, 0, weight(score[0]))
-                add(count, 0, f32(1.0))
-
     store(done, 0, _int(0))
-    weigh_heavier()
-    workgroup.sum(mass, heavier)
-    store(total, 0, heavier[0])
-    with T.serial(ROUNDS) as number:
+    store(total, 0, f32(0.0))
+    with T.serial(ROUNDS + 1) as round_:
+        with when(done[0] == 0):
+            store(mass, 0, f32(0.0))
+            store(number, 0, f32(0.0))
+            with _tokens(int(scores.shape[0]), thread) as i:
+                score = local(1)
+                store(score, 0, scores[i])
+                with when(pivot.is_lighter(score[0], i)):
+                    add(mass, 0, weight(score[0]))
+                    add(number, 0, f32(1.0))
+            store(masses, thread, mass[0])
+            store(numbers, thread, number[0])
+        barrier()
+        with when(done[0] == 0):
+            store(mass, 0, f32(0.0))
+            store(number, 0, f32(0.0))
+            with T.serial(THREADS) as i:
+                add(mass, 0, masses[i])
+                add(number, 0, numbers[i])
+            with when(round_ == 0):
+                store(total, 0, mass[0])
+            top_k = settings.integer("top_k")
+            is_kept = tirx.all(
+                round_ > 0,
+                mass[0] < settings.number("top_p") * total[0],
+                tirx.any(top_k == 0, number[0] < f32(top_k)),
+                weight(pivot.score[0]) >= settings.number("min_p"),
+            )
+            with when(is_kept):
+                store(done, 0, _int(1))
+                with when(best.token[0] >= 0):
+                    store(best.token, 0, pivot.token[0])
         with when(done[0] == 0):
             rest = local(1)
-            store(rest, 0, uniform(settings, step, number) * heavier[0])
-            owner = workgroup.find(rest)
-            with when(thread == owner):
-                is_found = local(1, "int32")
-                store(is_found, 0, _int(0))
-                with _tokens(vocab_size, thread) as i:
-                    score, width = local(1), local(1)
-                    store(score, 0, scores[i])
-                    with when(tirx.all(is_found[0] == 0, pivot.is_lighter(score[0], i))):
-                        store(width, 0, weight(score[0]))
-                        with when(width[0] > 0):  # If rounding leaves no other, the last of them.
-                            store(drawn, 0, i)
-                        with when(rest[0] < width[0]):
-                            store(is_found, 0, _int(1))
-                        add(rest, 0, -width[0])
+            store(rest, 0, uniform(settings, step, round_) * mass[0])
+            owner = _find(rest, masses)
+            with when(thread == owner), _tokens(int(scores.shape[0]), thread) as i:
+                score, width = local(1), local(1)
+                store(score, 0, scores[i])
+                # `rest` is negative once a token has been found.
+                with when(tirx.all(rest[0] >= 0, pivot.is_lighter(score[0], i))):
+                    store(width, 0, weight(score[0]))
+                    with when(width[0] > 0):  # If rounding leaves no other, the last of them.
+                        store(drawn, 0, i)
+                    add(rest, 0, -width[0])
         barrier()
         with when(done[0] == 0):
             store(pivot.token, 0, drawn[0])
             store(pivot.score, 0, scores[pivot.token[0]])
-        weigh_heavier()
-        workgroup.sum(count)
-        workgroup.sum(mass, heavier)
-        top_k = settings.integer("top_k")
-        is_kept = tirx.all(
-            heavier[0] < settings.number("top_p") * total[0],
-            tirx.any(top_k == 0, count[0] < f32(top_k)),
-            weight(pivot.score[0]) >= settings.number("min_p"),
-        )
-        with when(tirx.all(done[0] == 0, is_kept)):
-            store(done, 0, _int(1))
-            with when(best.token[0] >= 0):
-                store(best.token, 0, pivot.token[0])
+
+
+def _find(rest: Buffer, masses: Buffer) -> Expr:
+    """The part of a sum in which `rest` falls, or the last that is not empty; `rest` loses what comes before it."""
+    part, before, index = local(1), local(1), local(1, "int32")
+    store(before, 0, f32(0.0))
+    store(index, 0, _int(0))
+    with T.serial(THREADS) as i:
+        store(part, 0, masses[i])
+        with when(tirx.all(rest[0] >= before[0], part[0] > 0)):
+            add(rest, 0, -before[0])
+            store(index, 0, i)
+            store(before, 0, part[0])
+    return index[0]
 
 
 class _Settings:
@@ -281,78 +302,19 @@ class _Best:
             store(self.score, 0, other_score[0])
             store(self.token, 0, other_token[0])
 
+    def share(self, thread: Expr) -> None:
+        """Becomes the best of all threads, who call this together."""
+        scores, tokens = shared((THREADS,)), shared((THREADS,), "int32")
+        store(scores, thread, self.score[0])
+        store(tokens, thread, self.token[0])
+        barrier()
+        with T.serial(THREADS) as i:
+            self.offer(scores[i], tokens[i])
+
     def take(self, other: _Best) -> None:
         """Becomes the other."""
         store(self.score, 0, other.score[0])
         store(self.token, 0, other.token[0])
-
-
-@dataclass
-class _Workgroup:
-    """What the threads of the one workgroup find together. Every method is called by all of them."""
-
-    thread: Expr
-
-    def __post_init__(self) -> None:
-        self._scores, self._tokens = shared((THREADS,)), shared((THREADS,), "int32")
-        self._masses, self._group_masses = shared((THREADS,)), shared((_GROUP,))
-        self._group_scores, self._group_tokens = shared((_GROUP,)), shared((_GROUP,), "int32")
-
-    def best(self, found: _Best) -> None:
-        """The best of all threads becomes that of each."""
-        barrier()
-        store(self._scores, self.thread, found.score[0])
-        store(self._tokens, self.thread, found.token[0])
-        barrier()
-        with when(self.thread < _GROUP):
-            with T.serial(_GROUP) as i:
-                other = self.thread * _GROUP + i
-                found.offer(self._scores[other], self._tokens[other])
-            store(self._group_scores, self.thread, found.score[0])
-            store(self._group_tokens, self.thread, found.token[0])
-        barrier()
-        with T.serial(_GROUP) as i:
-            found.offer(self._group_scores[i], self._group_tokens[i])
-
-    def sum(self, value: Buffer, out: Buffer | None = None) -> None:
-        """The sum over all threads replaces the value of each, or goes to `out`. The values stay known for `find`."""
-        out = value if out is None else out
-        barrier()
-        store(self._masses, self.thread, value[0])
-        barrier()
-        with when(self.thread < _GROUP):
-            group = local(1)
-            store(group, 0, f32(0.0))
-            with T.serial(_GROUP) as i:
-                add(group, 0, self._masses[self.thread * _GROUP + i])
-            store(self._group_masses, self.thread, group[0])
-        barrier()
-        store(out, 0, f32(0.0))
-        with T.serial(_GROUP) as i:
-            add(out, 0, self._group_masses[i])
-
-    def find(self, rest: Buffer) -> Expr:
-        """The thread in whose part of the last sum `rest` falls; what is left of `rest` within that part."""
-        group, thread = local(1, "int32"), local(1, "int32")
-        _descend(rest, group, lambda i: self._group_masses[i])
-        _descend(rest, thread, lambda i: self._masses[group[0] * _GROUP + i])
-        return group[0] * _GROUP + thread[0]
-
-
-def _descend(rest: Buffer, index: Buffer, mass: Callable[[Expr], Expr]) -> None:
-    """The first of _GROUP parts that reaches `rest`, or the last that is not empty; `rest` loses what came before it."""
-    part, before, is_found = local(1), local(1), local(1, "int32")
-    store(before, 0, f32(0.0))
-    store(is_found, 0, _int(0))
-    store(index, 0, _int(0))
-    with T.serial(_GROUP) as i:
-        store(part, 0, mass(i))
-        with when(tirx.all(is_found[0] == 0, part[0] > 0)):
-            add(rest, 0, -before[0])
-            store(index, 0, i)
-            store(before, 0, part[0])
-            with when(rest[0] < part[0]):
-                store(is_found, 0, _int(1))
 
 
 @contextmanager
