@@ -14,6 +14,7 @@ from webcompile.engine.sequence import SamplingParams
 
 DISPATCHES_PER_LAYER, OTHER_DISPATCHES = 5, 8
 MAX_PIPELINES = 40
+TOKEN_NBYTES = 4
 RUNTIME_GZIP_NBYTES, LIBRARY_GZIP_NBYTES, SCRIPTS_GZIP_NBYTES = 550_000, 100_000, 150_000
 
 
@@ -22,14 +23,20 @@ def gzip_nbytes(path: Path) -> int:
 
 
 def test_a_decoded_token_takes_few_commands(demo_artifact: Callable[[str], Path]) -> None:
+    sampled = SamplingParams(temperature=0.9, top_p=0.9, repetition_penalty=1.1, seed=1, max_tokens=8, ignore_eos=True)
     with BrowserEngine(demo_artifact("q4f16_1")) as engine:
-        engine.answer("The capital of France is", SamplingParams(temperature=0, max_tokens=8, ignore_eos=True))
-        device = engine.device()
         num_layers = engine.artifact.variant("webgpu").kv_cache.num_layers
+        for prompt in ("The first request makes what later ones use again.", "The capital of France is"):
+            engine.answer(prompt, sampled)
+        device = engine.device()
     assert device.submits_per_token == 1
-    assert device.dispatches_per_token is not None and device.pipelines is not None
+    assert device.dispatches_per_token is not None
+    assert device.pipelines is not None
     assert device.dispatches_per_token <= DISPATCHES_PER_LAYER * num_layers + OTHER_DISPATCHES
     assert device.pipelines <= MAX_PIPELINES
+    assert device.bytes_written_per_token == 0
+    assert device.bytes_read_per_token == TOKEN_NBYTES
+    assert device.gpu_objects_per_token == 0
 
 
 def test_downloads_are_small(demo_artifact: Callable[[str], Path]) -> None:
