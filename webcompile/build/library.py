@@ -15,7 +15,7 @@ from tvm import relax
 
 import webcompile
 from webcompile import assets
-from webcompile.contracts import ABI_VERSION, SYSTEM_LIB_PREFIX
+from webcompile.contracts import ABI_VERSION
 from webcompile.link import link_model
 from webcompile.manifest import KVCacheSpec, ParamEntry, Variant
 from webcompile.nn.context import Context
@@ -77,9 +77,8 @@ class Library:
         bounds = {"s": PREFILL_CHUNK_TOKENS}
         # Common-subexpression elimination copies loads into lets that WGSL compilers then cannot see through.
         with tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):
-            if self.target.name == "webgpu":
-                module = module.with_attr("system_lib_prefix", SYSTEM_LIB_PREFIX)
-            executable = relax.build(module, self.variant.tvm_target, relax_pipeline=pipeline(bounds, dump))
+            passes = pipeline(bounds, dump, is_side_module=self.target.name == "webgpu")
+            executable = relax.build(module, self.variant.tvm_target, relax_pipeline=passes)
         if self.target.name == "webgpu":
             link_model(executable, assets.runtime_wasm(), output)
         else:

@@ -17,6 +17,8 @@ from tvm.ir import PointerType, PrimType
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
+from webcompile.contracts import SYSTEM_LIB_PREFIX
+
 Expr = Any
 """A TIR expression, or a Python number where TVM takes one."""
 Buffer = Any
@@ -57,7 +59,9 @@ class Schedule:
 def kernel(name: str) -> Iterator[Callable[[], Any]]:
     """Opens a PrimFunc; after the block, the yielded function returns it."""
     with IRBuilder() as ir_builder, T.prim_func():
-        T.func_name(name)
+        # As the system library of a side module wants it. TVM would add the prefix itself, but its pass that renames
+        # functions fails on kernels that cast pointers (see `vectors`).
+        T.func_name(SYSTEM_LIB_PREFIX + name)
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
         yield ir_builder.get
 

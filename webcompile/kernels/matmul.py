@@ -33,10 +33,6 @@ from webcompile.kernels.tile_product import TileProduct
 from webcompile.kernels.weights import WeightFormat
 
 
-VECTORS = False
-"""Off while a pass that renames functions fails on casts of pointers."""
-
-
 @functools.cache
 def matmul(
     schedule: Schedule,
@@ -65,7 +61,7 @@ def matmul(
         bias_buffer = argument("bias", (rows,), dtype) if bias else None
         norm = argument("norm", (columns,), dtype) if norm_epsilon is not None else None
         outputs = epilogue.declare(tokens, rows)
-        if VECTORS and (schedule.lanes > 1 or tile is not None):
+        if schedule.lanes > 1 or tile is not None:
             if tile is None:
                 matrix = weight.widen(matrix)
             if columns % 4 == 0:
