@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.kernel_benches import BENCHES, THREADS, Bench, Paged, close, normal, unwritten
+from tests.kernel_benches import BENCHES, THREADS, Bench, Paged, close, compile_kernel, normal, unwritten
 from webcompile.kernels.embedding import embedding
 from webcompile.kernels.epilogues import AddResidual, Epilogue, RopeAppend, Store, SwiGLU
 from webcompile.kernels.heads import Heads
@@ -17,6 +17,7 @@ from webcompile.kernels.matmul import matmul
 from webcompile.kernels.norm import rms_norm
 from webcompile.kernels.trigonometry import fixed_point_turns
 from webcompile.kernels.weights import GroupInt4, Plain, WeightFormat
+from webcompile.targets import get_target
 
 
 def plain(rows: int, columns: int, dtype: str) -> tuple[WeightFormat, list[np.ndarray], np.ndarray]:
@@ -85,6 +86,16 @@ def test_matmul(*, bench: Bench, weights: Callable[..., Any], tokens: int, colum
     product = Product.make(bench, weights, (tokens, 101, columns), Store("float32"), bias=bias, norm=norm)
     out = bench.run(product.kernel, *product.arguments, unwritten(tokens, 101))[-1]
     close(out, product.expected, bench.dtype)
+
+
+def test_a_gpu_loads_vectors() -> None:
+    """TVM keeps arrays of numbers unless told, and WGSL then checks the bounds of each."""
+    variant = next(variant for variant in get_target("webgpu").variants if variant.name == "f16")
+    kernel = matmul(variant.schedule, GroupInt4("float16"), 64, 64, "float16", one_token=True)
+    _, compiled = compile_kernel(kernel, variant.tvm_target)
+    wgsl = compiled.mod.imports[0].inspect_source()
+    assert "w_codes_ptr : array<vec4<u32>>" in wgsl
+    assert "x_ptr : array<vec4<f16>>" in wgsl
 
 
 @pytest.mark.parametrize("bench", BENCHES)
