@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webcompile.engine.block_manager import BlockManager
+from webcompile.engine.block_manager import FREED, BlockManager
 from webcompile.engine.scheduler import Scheduler
 from webcompile.engine.sequence import SamplingParams, Sequence
+from webcompile.errors import WebcompileError
 
 
 class Pages:
@@ -132,6 +136,147 @@ def test_any_order_of_requests_keeps_every_sequence_intact(
     pages.blocks.clear()
     assert pages.blocks.num_available_pages == 6
     assert sorted(pages.blocks._free) == list(range(6))
+
+
+class Cache:
+    """A pool of pages on the host, and beside it the plain arrays that sequences would have without pages.
+
+    Each token's key and value are its own random numbers, so that no page passes for another.
+    """
+
+    def __init__(self, num_pages: int, page_tokens: int, window: int | None = None, sinks: int = 0, width: int = 3) -> None:
+        self.rng = np.random.default_rng(0)
+        self.pool = np.full((num_pages, page_tokens, width), np.nan)
+        self.blocks = BlockManager(num_pages, page_tokens, self.copy, window=window, sinks=sinks)
+        self.page_tokens, self.window, self.sinks = page_tokens, window, sinks
+        self.plain: dict[Sequence, np.ndarray] = {}
+
+    def copy(self, source: int, target: int) -> None:
+        assert source != target
+        self.pool[target] = self.pool[source]
+
+    def start(self) -> Sequence:
+        sequence = Sequence([], SamplingParams())
+        self.blocks.attach(sequence, reuse=False)
+        self.plain[sequence] = np.empty((0, self.pool.shape[2]))
+        return sequence
+
+    def append(self, sequence: Sequence, num_tokens: int) -> bool:
+        length = sequence.num_cached_tokens + num_tokens
+        if not self.blocks.grow(sequence, length):
+            return False
+        rows = self.rng.standard_normal((num_tokens, self.pool.shape[2]))
+        for position, row in enumerate(rows, sequence.num_cached_tokens):
+            page, slot = divmod(position, self.page_tokens)
+            self.pool[sequence.pages[page], slot] = row
+        self.plain[sequence] = np.concatenate([self.plain[sequence], rows])
+        sequence.token_ids += map(int, self.rng.integers(0, 2, num_tokens))
+        sequence.num_cached_tokens = length
+        return True
+
+    def fork(self, sequence: Sequence) -> None:
+        self.plain[self.blocks.fork(sequence)] = self.plain[sequence].copy()
+
+    def rollback(self, sequence: Sequence, num_tokens: int) -> bool:
+        before = list(sequence.pages), list(sequence.token_ids), sequence.num_cached_tokens
+        try:
+            self.blocks.rollback(sequence, num_tokens)
+        except WebcompileError as error:
+            assert error.code == "request_invalid"
+            assert self.window is not None
+            assert (sequence.pages, sequence.token_ids, sequence.num_cached_tokens) == before
+            return False
+        self.plain[sequence] = self.plain[sequence][: sequence.num_cached_tokens]
+        return True
+
+    def remove(self, sequence: Sequence, *, retain: bool) -> None:
+        del self.plain[sequence]
+        self.blocks.release(sequence, retain=retain)
+
+    def check(self) -> None:
+        """What the next token of each sequence would see is what it wrote, and every page is free or held as counted."""
+        holders = np.zeros(len(self.pool), int)
+        for sequence, plain in self.plain.items():
+            assert sequence.num_cached_tokens == len(plain)
+            token = np.arange(len(plain))
+            seen = token[(len(plain) - token < (self.window or np.inf)) | (token < self.sinks)]
+            pages = np.array(sequence.pages, int)[seen // self.page_tokens]
+            assert (pages >= 0).all()
+            np.testing.assert_array_equal(self.pool[pages, seen % self.page_tokens], plain[seen])
+            holders += np.bincount([page for page in sequence.pages if page != FREED], minlength=len(holders))
+        for prefix in self.blocks._retained:
+            holders += np.bincount(prefix.pages, minlength=len(holders))
+        assert list(holders) == self.blocks._holders
+        assert sorted(self.blocks._free) == list(np.flatnonzero(holders == 0))
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize(("window", "sinks"), [(None, 0), (5, 0), (6, 4)], ids=["all", "window", "sinks"])
+def test_forks_and_rollbacks_keep_every_sequence_intact(seed: int, window: int | None, sinks: int) -> None:
+    rng, cache = np.random.default_rng(seed), Cache(10, 3, window, sinks)
+    happened = Counter[str]()
+    for _ in range(200):
+        live = list(cache.plain)
+        action = str(rng.choice(["start", "append", "append", "append", "fork", "rollback", "remove"])) if live else "start"
+        action = "remove" if len(live) > 8 else action
+        sequence = live[rng.integers(len(live))] if live else None
+        if action == "start" or sequence is None:
+            cache.start()
+        elif action == "append":
+            action += " done" if cache.append(sequence, int(rng.integers(1, 9))) else " refused"
+        elif action == "fork":
+            cache.fork(sequence)
+        elif action == "rollback":
+            cache.rollback(sequence, int(rng.integers(0, min(8, len(sequence.token_ids)) + 1)))
+        else:
+            cache.remove(sequence, retain=bool(rng.integers(2)))
+        happened[action] += 1
+        cache.check()
+    assert min(happened[action] for action in ("append done", "append refused", "fork", "rollback", "remove")) > 0, happened
+    for sequence in list(cache.plain):
+        cache.remove(sequence, retain=False)
+    cache.blocks.clear()
+    cache.check()
+    assert cache.blocks.num_available_pages == len(cache.pool)
+
+
+def test_a_fork_copies_only_the_last_page() -> None:
+    pages = Pages(8, 4)
+    first = pages.run([1, 2, 3, 4, 5, 6])
+    second = pages.blocks.fork(first)
+    assert second.pages == first.pages
+    for sequence, token_id in ((first, 7), (second, 8)):
+        sequence.token_ids.append(token_id)
+        assert pages.blocks.grow(sequence, 7)
+        pages.compute(sequence, 1)
+    pages.check(first)
+    pages.check(second)
+    assert first.pages[0] == second.pages[0]
+    assert pages.num_copies == 1, "the last to write has the page to itself"
+
+
+def test_a_prefix_gives_way_where_a_copy_has_no_page() -> None:
+    pages = Pages(2, 4)
+    first = pages.run(list(range(8)))
+    pages.blocks.release(pages.blocks.fork(first))
+    pages.blocks.rollback(first, 2)
+    first.token_ids += [20, 21]
+    assert pages.blocks.grow(first, 8)
+    pages.compute(first, 2)
+    pages.check(first)
+    assert pages.num_copies == 0
+
+
+def test_a_window_gives_back_what_it_has_passed() -> None:
+    cache = Cache(8, 4, window=6, sinks=3)
+    sequence = cache.start()
+    for _ in range(100):
+        assert cache.append(sequence, 1)
+        cache.check()
+    assert sum(page != FREED for page in sequence.pages) <= 4
+    assert not cache.rollback(sequence, 20)
+    with pytest.raises(WebcompileError, match="expected 0 to 100, got 101"):
+        cache.blocks.rollback(sequence, 101)
 
 
 def make(num_pages: int, max_sequences: int = 4) -> tuple[Pages, Scheduler]:

@@ -6,30 +6,138 @@ import numpy as np
 import pytest
 
 from tests.kernel_benches import BENCHES, Bench, Paged, close, normal, unwritten
+from webcompile.engine.block_manager import FREED, BlockManager
+from webcompile.engine.sequence import SamplingParams, Sequence
+from webcompile.errors import WebcompileError
 from webcompile.kernels.attention import attention_decode, attention_prefill
+from webcompile.kernels.epilogues import RopeAppend
 from webcompile.kernels.heads import Heads
+from webcompile.kernels.matmul import matmul
+from webcompile.kernels.trigonometry import fixed_point_turns
+from webcompile.kernels.weights import Plain
 
-HEADS = [Heads(6, 2, 10, 4), Heads(9, 3, 64, 16), Heads(5, 5, 12, 4)]
+PAIR = [param for param in BENCHES if param.id.endswith(("cpu", "webgpu", "-f32-software-subgroups"))]
+"""A CPU and an adapter."""
+
+HEADS = [Heads(6, 2, 10, 4), Heads(9, 3, 64, 16), Heads(5, 5, 12, 4), Heads(5, 1, 48, 16), Heads(3, 3, 80, 16)]
 name_of_heads = "{0.num_heads}x{0.num_kv_heads}x{0.head_dim}".format
+WINDOWS = [(1, 0), (8, 0), (20, 3), (20, 17), (64, 4)]
 
 
-@pytest.mark.parametrize("bench", BENCHES)
-@pytest.mark.parametrize("heads", HEADS, ids=name_of_heads)
-@pytest.mark.parametrize(("tokens", "position"), [(7, 0), (7, 30), (1, 0), (1, 37)])
-def test_attention(bench: Bench, heads: Heads, tokens: int, position: int) -> None:
-    """Prefill; for one token decode, where position 0 leaves all threads of a head but one without work."""
+def attended(q: np.ndarray, keys: np.ndarray, values: np.ndarray, heads: Heads, scale: float) -> np.ndarray:
+    """Attention of the last tokens q[s, h, d] over keys and values [t, kv, d], [s, h d] in float64."""
+    group, length = heads.num_heads // heads.num_kv_heads, len(keys)
+    at, token = np.arange(length - len(q), length)[:, None], np.arange(length)
+    seen = token <= at
+    if heads.window:
+        seen &= (at - token < heads.window) | (token < heads.sinks)
+    scores = np.einsum("shd,thd->hst", q.astype(np.float64), np.repeat(keys, group, 1)) * scale
+    scores[:, ~seen] = -np.inf
+    shares = np.exp(scores - scores.max(axis=2, keepdims=True))
+    shares /= shares.sum(axis=2, keepdims=True)
+    return np.einsum("hst,thd->shd", shares, np.repeat(values, group, 1)).reshape(len(q), -1)
+
+
+def check(bench: Bench, heads: Heads, tokens: int, position: int) -> None:
     dtype, (h, kv, d) = bench.dtype, (heads.num_heads, heads.num_kv_heads, heads.head_dim)
     length, scale = position + tokens, 0.3
     q, keys = normal(tokens, h, d, dtype=dtype), normal(length, kv, d, dtype=dtype)
     values = keys[::-1, :, ::-1]
     paged = Paged(heads, length, dtype)
     paged.write(0, keys, values)
+    if heads.window:
+        # Pages that the window has passed hold something else by now.
+        first, end = -(-heads.sinks // heads.page_tokens), max(0, position - heads.window + 1) // heads.page_tokens
+        paged.cache[paged.page_table[first:end]] = np.nan
     kernel = (attention_decode if tokens == 1 else attention_prefill)(bench.schedule, heads, dtype, scale)
     out = unwritten(tokens, h * d, dtype=dtype)
     out = bench.run(kernel, q, np.array([position], np.int32), paged.page_table, paged.cache, out)[-1]
+    close(out, attended(q, keys, values, heads, scale), dtype)
 
-    scores = np.einsum("shd,thd->hst", q.astype(np.float64), np.repeat(keys, h // kv, 1)) * scale
-    scores[:, np.arange(length) > position + np.arange(tokens)[:, None]] = -np.inf
-    shares = np.exp(scores - scores.max(axis=2, keepdims=True))
-    shares /= shares.sum(axis=2, keepdims=True)
-    close(out, np.einsum("hst,thd->shd", shares, np.repeat(values, h // kv, 1)).reshape(tokens, -1), dtype)
+
+@pytest.mark.parametrize("bench", BENCHES)
+@pytest.mark.parametrize("heads", HEADS, ids=name_of_heads)
+@pytest.mark.parametrize("position", [0, 1, 15, 16, 1000])
+def test_decode(bench: Bench, heads: Heads, position: int) -> None:
+    """Position 0 leaves all teams of a workgroup but one without work."""
+    check(bench, heads, 1, position)
+
+
+@pytest.mark.parametrize("bench", BENCHES)
+@pytest.mark.parametrize("heads", HEADS, ids=name_of_heads)
+@pytest.mark.parametrize(("tokens", "position"), [(7, 0), (16, 1), (7, 30), (5, 1000)])
+def test_prefill(bench: Bench, heads: Heads, tokens: int, position: int) -> None:
+    check(bench, heads, tokens, position)
+
+
+@pytest.mark.parametrize("bench", BENCHES)
+@pytest.mark.parametrize(("window", "sinks"), WINDOWS)
+@pytest.mark.parametrize(("tokens", "position"), [(1, 0), (1, 19), (1, 100), (11, 0), (11, 90)])
+def test_a_window_with_sinks(bench: Bench, window: int, sinks: int, tokens: int, position: int) -> None:
+    check(bench, Heads(6, 2, 16, 4, window, sinks), tokens, position)
+
+
+@pytest.mark.parametrize("bench", PAIR)
+@pytest.mark.parametrize(("window", "sinks"), [(None, 0), (7, 3)], ids=["all", "window"])
+def test_sequences_that_fork_and_roll_back(bench: Bench, window: int | None, sinks: int) -> None:
+    """The kernels, the pages of the block manager and what numpy makes of each sequence's own plain keys and values."""
+    heads, dtype, scale = Heads(3, 1, 8, 4, window, sinks), bench.dtype, 0.3
+    (h, kv, d), rng = (heads.num_heads, heads.num_kv_heads, heads.head_dim), np.random.default_rng(1)
+    size = (h + 2 * kv) * d
+    append = matmul(bench.schedule, Plain(dtype), size, size, dtype, one_token=True, epilogue=RopeAppend(heads, dtype))
+    decode = attention_decode(bench.schedule, heads, dtype, scale)
+    frequencies = 1e4 ** (-np.arange(0, d, 2) / d)
+    cache = unwritten(12, 2, kv, heads.page_tokens, d, dtype=dtype)
+    writable = [cache]
+
+    def copy(source: int, target: int) -> None:
+        writable[0][target] = writable[0][source]
+
+    blocks = BlockManager(len(cache), heads.page_tokens, copy, window=window, sinks=sinks)
+    plain: dict[Sequence, list[np.ndarray]] = {}
+    steps = 0
+    while steps < 60:
+        live = list(plain)
+        action = rng.choice(["append"] * 8 + ["start", "fork", "rollback", "remove"]) if live else "start"
+        sequence = live[rng.integers(len(live))] if live else Sequence([], SamplingParams())
+        if action == "start":
+            sequence = Sequence([], SamplingParams())
+            blocks.attach(sequence, reuse=False)
+            plain[sequence] = []
+        elif action == "fork":
+            plain[blocks.fork(sequence)] = list(plain[sequence])
+        elif action == "rollback":
+            count = int(rng.integers(0, min(3, len(sequence.token_ids)) + 1))
+            try:
+                blocks.rollback(sequence, count)
+            except WebcompileError:
+                assert FREED in sequence.pages
+            del plain[sequence][sequence.num_cached_tokens :]
+        elif action == "remove" or not blocks.grow(sequence, sequence.num_cached_tokens + 1):
+            blocks.release(sequence, retain=bool(rng.integers(2)))
+            del plain[sequence]
+        else:
+            steps += 1
+            position, table = np.array([sequence.num_cached_tokens], np.int32), np.zeros(16, np.int32)
+            table[: len(sequence.pages)] = sequence.pages
+            x = rng.standard_normal((1, size)).astype(dtype)
+            turns, q = fixed_point_turns(frequencies), unwritten(1, h, d, dtype=dtype)
+            *_, written, q = bench.run(append, x, np.eye(size, dtype=dtype), turns, position, table, writable[0], q)
+            writable[0] = np.array(written)
+            out = bench.run(decode, q, position, table, writable[0], unwritten(1, h * d, dtype=dtype))[-1]
+            sequence.token_ids.append(0)
+            sequence.num_cached_tokens += 1
+
+            rows = rotated(x.reshape(1, -1, d), position, frequencies, h + kv)
+            plain[sequence].append(rows[0])
+            own = np.stack(plain[sequence])
+            close(out, attended(rows[:, :h], own[:, h : h + kv], own[:, h + kv :], heads, scale), dtype)
+    assert len(plain) > 1
+
+
+def rotated(x: np.ndarray, positions: np.ndarray, frequencies: np.ndarray, num_rotated: int) -> np.ndarray:
+    """Rotary embedding of the first heads of x[s, heads, d], in float64."""
+    angle = np.outer(positions, frequencies)[:, None]
+    a, b = np.split(x[:, :num_rotated].astype(np.float64), 2, axis=2)
+    turned = np.concatenate([a * np.cos(angle) - b * np.sin(angle), b * np.cos(angle) + a * np.sin(angle)], axis=2)
+    return np.concatenate([turned, x[:, num_rotated:]], axis=1)

@@ -1,7 +1,8 @@
-"""Pages of the KV cache: who holds which, and how a new sequence starts from what another one already computed.
+"""Pages of the KV cache: who holds which, and how a sequence starts from what another one already computed.
 
-A page is never written below its holder's `num_cached_tokens`, so full pages are shared by counting holders. A page that is
-shared in part is copied. Finished sequences stay as prefixes until their pages are needed, oldest first.
+Pages are shared by counting holders. Only a page with one holder is written: `grow`, which comes before every write, copies
+the last, partly filled page if somebody else holds it too. Finished sequences stay as prefixes until their pages are needed,
+oldest first. With a sliding window, pages that it has passed are given back; `FREED` stands in their places.
 """
 
 from __future__ import annotations
@@ -12,6 +13,10 @@ from dataclasses import dataclass
 from itertools import chain
 
 from webcompile.engine.sequence import Sequence
+from webcompile.errors import WebcompileError
+
+FREED = -1
+"""In a sequence's list of pages: the window has passed, and no kernel looks."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +28,22 @@ class _Prefix:
 
 
 class BlockManager:
-    """Hands out `num_pages` pages of `page_tokens` tokens. `copy_page(source, target)` copies a page in all layers."""
+    """Hands out `num_pages` pages of `page_tokens` tokens. `copy_page(source, target)` copies a page in all layers.
 
-    def __init__(self, num_pages: int, page_tokens: int, copy_page: Callable[[int, int], None]) -> None:
+    `window` and `sinks` are those of the model's attention, see `kernels.heads.Heads`.
+    """
+
+    def __init__(
+        self,
+        num_pages: int,
+        page_tokens: int,
+        copy_page: Callable[[int, int], None],
+        *,
+        window: int | None = None,
+        sinks: int = 0,
+    ) -> None:
         self.page_tokens = page_tokens
+        self._window, self._sinks = window, sinks
         self._copy_page = copy_page
         self._free = list(reversed(range(num_pages)))
         self._holders = [0] * num_pages
@@ -36,7 +53,7 @@ class BlockManager:
     @property
     def num_available_pages(self) -> int:
         """Pages that no active sequence holds."""
-        return len(self._holders) - len(set(chain.from_iterable(sequence.pages for sequence in self._active)))
+        return len(self._holders) - len(set(chain.from_iterable(map(_held, self._active))))
 
     def pages_for(self, num_tokens: int) -> int:
         """Pages that `num_tokens` tokens take."""
@@ -52,18 +69,68 @@ class BlockManager:
         self._active.append(sequence)
 
     def grow(self, sequence: Sequence, num_tokens: int) -> bool:
-        """Gives the sequence pages for its first `num_tokens` tokens; False, changing nothing, if there are too few."""
-        missing = self.pages_for(num_tokens) - len(sequence.pages)
-        if missing > self.num_available_pages:
+        """Gives the sequence pages of its own to write, up to its first `num_tokens` tokens; False if there are too few.
+
+        Either way the pages that its window has passed are given back.
+        """
+        self._free_passed(sequence)
+        missing = max(0, self.pages_for(num_tokens) - len(sequence.pages))
+        last, filled = divmod(sequence.num_cached_tokens, self.page_tokens)
+        shared = filled > 0 and num_tokens > sequence.num_cached_tokens and self._holders[sequence.pages[last]] > 1
+        if shared and missing + 1 > self.num_available_pages:
+            # A prefix need not survive; another sequence must.
+            for prefix in [prefix for prefix in self._retained if sequence.pages[last] in prefix.pages]:
+                self._evict(prefix)
+            shared = self._holders[sequence.pages[last]] > 1
+        if missing + shared > self.num_available_pages:
             return False
+        if shared:
+            source = sequence.pages[last]
+            sequence.pages[last] = self._take()
+            self._copy_page(source, sequence.pages[last])
+            self._drop([source])
         sequence.pages += [self._take() for _ in range(missing)]
         return True
+
+    def fork(self, sequence: Sequence) -> Sequence:
+        """A second active sequence with the same tokens and pages; the first to go on copies a partly filled one."""
+        twin = Sequence(sequence.token_ids, sequence.sampling)
+        twin.num_prompt_tokens = sequence.num_prompt_tokens
+        twin.num_cached_tokens = sequence.num_cached_tokens
+        twin.num_reused_tokens = min(twin.num_cached_tokens, twin.num_prompt_tokens)
+        twin.pages = sequence.pages[: self.pages_for(sequence.num_cached_tokens)]
+        self._hold(twin.pages)
+        self._active.append(twin)
+        return twin
+
+    def rollback(self, sequence: Sequence, num_tokens: int) -> None:
+        """Takes back the last `num_tokens` tokens, pending ones among them, and their pages.
+
+        Raises request_invalid, changing nothing, if there are fewer or if the window has passed what would be seen again.
+        """
+        left = len(sequence.token_ids) - num_tokens
+        cached = min(sequence.num_cached_tokens, left)
+        if not 0 <= num_tokens <= len(sequence.token_ids):
+            raise WebcompileError("request_invalid", f"rollback: expected 0 to {len(sequence.token_ids)}, got {num_tokens}")
+        kept = self.pages_for(cached)
+        if FREED in sequence.pages[self._first_seen_page(cached) : kept]:  # Those before it are passed by then, too.
+            raise WebcompileError(
+                "request_invalid",
+                f"rollback to {cached} tokens: the sliding window has passed tokens that would be seen again",
+                "Start a new sequence from these tokens.",
+            )
+        del sequence.token_ids[left:]
+        sequence.num_cached_tokens = cached
+        sequence.num_prompt_tokens = min(sequence.num_prompt_tokens, left)
+        sequence.num_reused_tokens = min(sequence.num_reused_tokens, cached)
+        self._drop(sequence.pages[kept:])
+        del sequence.pages[kept:]
 
     def release(self, sequence: Sequence, *, retain: bool = True) -> None:
         """Ends the sequence's hold. With `retain` its tokens stay as a prefix for later sequences."""
         self._active.remove(sequence)
         pages, sequence.pages = sequence.pages, []
-        if retain and sequence.num_cached_tokens:
+        if retain and sequence.num_cached_tokens and FREED not in pages:
             tokens = tuple(sequence.token_ids[: sequence.num_cached_tokens])
             prefix = _Prefix(tokens, tuple(pages[: self.pages_for(len(tokens))]))
             self._hold(prefix.pages)
@@ -107,6 +174,8 @@ class BlockManager:
     def _prefixes(self) -> Iterable[_Prefix]:
         yield from reversed(self._retained)
         for sequence in self._active:
+            if FREED in sequence.pages:
+                continue
             yield _Prefix(tuple(sequence.token_ids[: sequence.num_cached_tokens]), tuple(sequence.pages))
 
     def _take(self) -> int:
@@ -116,12 +185,24 @@ class BlockManager:
         self._holders[page] = 1
         return page
 
+    def _first_seen_page(self, num_tokens: int) -> int:
+        """Of the pages that hold more than sinks, the first that the token after `num_tokens` sees a part of."""
+        return 0 if self._window is None else max(0, num_tokens - self._window + 1) // self.page_tokens
+
+    def _free_passed(self, sequence: Sequence) -> None:
+        for index in range(self.pages_for(self._sinks), self._first_seen_page(sequence.num_cached_tokens)):
+            self._drop([sequence.pages[index]])
+            sequence.pages[index] = FREED
+
     def _hold(self, pages: Iterable[int]) -> None:
         for page in pages:
-            self._holders[page] += 1
+            if page != FREED:
+                self._holders[page] += 1
 
     def _drop(self, pages: Iterable[int]) -> None:
         for page in pages:
+            if page == FREED:
+                continue
             self._holders[page] -= 1
             if not self._holders[page]:
                 self._free.append(page)
@@ -129,6 +210,10 @@ class BlockManager:
     def _evict(self, prefix: _Prefix) -> None:
         self._retained.remove(prefix)
         self._drop(prefix.pages)
+
+
+def _held(sequence: Sequence) -> Iterable[int]:
+    return (page for page in sequence.pages if page != FREED)
 
 
 def _common_length(a: SequenceOf[int], b: SequenceOf[int]) -> int:

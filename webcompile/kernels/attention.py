@@ -1,16 +1,19 @@
 """Causal attention over the paged cache: out[s, h, d] = sum_t softmax_t(q[s, h] . k[t] * scale) v[t].
 
-A team owns a (token, head) and runs through its cached tokens once, rescaling as the maximum grows (online softmax,
-Milakov & Gimelshein 2018). It is one thread, or with subgroups a few that share the head's dimensions. In decode
-the teams of a workgroup share the tokens of one head.
+A workgroup owns a few queries that share a key-value head: heads of its group and, in prefill, neighbouring tokens.
+Its teams take turns at tiles of cached tokens; the threads of a team share the dimensions, and each element of the cache
+that a thread loads serves all queries. A team rescales as its maximum grows (online softmax, Milakov & Gimelshein 2018);
+in the end the workgroup merges its teams (as Flash-Decoding does, Dao et al. 2023).
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import math
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tvm import tirx
@@ -39,6 +42,18 @@ from webcompile.kernels.heads import Heads
 SHARED_NBYTES = 16384
 """Shared memory that every WebGPU device gives a workgroup."""
 
+LANES = 4
+"""Threads of a team: no subgroup is smaller."""
+
+TILE = 2
+"""Cached tokens that a team looks at before it rescales."""
+
+QUERIES = 4
+"""Queries of a workgroup, at most; they are unrolled, and the compilers of software adapters take long over long code."""
+
+VALUES = 64
+"""Values of queries that a thread of a GPU holds, at most, and as many sums."""
+
 _LOWEST = -3.0e38
 """Stands for minus infinity, which WGSL may not have."""
 
@@ -47,154 +62,362 @@ _LOWEST = -3.0e38
 def attention_prefill(schedule: Schedule, heads: Heads, dtype: str, scale: float) -> Any:
     """Prefill: the PrimFunc (q[s, h, d], position[1], page_table[pages], cache, out[s, h d]).
 
-    Token i of q stands at position[0] + i and sees all cached tokens up to itself.
+    Token i of q stands at position[0] + i and sees the cached tokens up to itself that `heads` lets it see.
     """
-    tokens = tirx.Var("s", "int64")
-    num_heads, head_dim = heads.num_heads, heads.head_dim
-    with kernel("attention_prefill") as finish:
-        q = argument("q", (tokens, num_heads, head_dim), dtype)
-        position = argument("position", (1,), "int32")
-        page_table, cache = heads.declare_cache(dtype)
-        out = argument("out", (tokens, num_heads * head_dim), dtype)
-        total, lanes = tokens * num_heads, _lanes(schedule, head_dim)
-        teams = schedule.threads // lanes
-        with blocks(schedule, ceildiv(total, teams)) as block, threads(schedule, schedule.threads) as thread:
-            index = block * teams + tirx.floordiv(thread, lanes)
-            # Teams beyond the end repeat the last one: exchanges within a subgroup need all threads.
-            team = tirx.min(index, total - 1)
-            token, head = tirx.floordiv(team, num_heads), tirx.floormod(team, num_heads)
-            stop = position[0] + token.astype("int32") + 1
-            query = _Query(q, token, head, scale, thread, lanes)
-            span = (tirx.const(0, "int32"), stop, 1)
-            _, denominator, sums = _run_through(schedule, query, page_table, cache, span)
-            with when(index < total), query.dimensions(schedule) as (i, dim):
-                store(out, (token, head * head_dim + dim), (sums[i] / denominator[0]).astype(dtype))
-    return finish()
+    return _attention("attention_prefill", _Layout.of(schedule, heads, one_token=False), heads, dtype, scale)
 
 
 @functools.cache
 def attention_decode(schedule: Schedule, heads: Heads, dtype: str, scale: float) -> Any:
-    """Decode: the PrimFunc (q[1, h, d], position[1], page_table[pages], cache, out[1, h d]).
+    """Decode: the PrimFunc (q[1, h, d], position[1], page_table[pages], cache, out[1, h d]), as attention_prefill.
 
-    A workgroup owns a head; its teams take every so-manieth cached token and merge their results in shared memory.
+    The grid depends on nothing but the heads, so that a recorded step serves every position.
     """
-    num_heads, head_dim = heads.num_heads, heads.head_dim
-    lanes = _lanes(schedule, head_dim)
-    teams = _num_teams(schedule, head_dim)
-    num_threads = teams * lanes
-    with kernel("attention_decode") as finish:
-        q = argument("q", (1, num_heads, head_dim), dtype)
+    return _attention("attention_decode", _Layout.of(schedule, heads, one_token=True), heads, dtype, scale)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How threads, queries and cached tokens are cut."""
+
+    schedule: Schedule
+    head_dim: int
+    lanes: int
+    """Threads of a team."""
+    width: int
+    """Neighbouring dimensions that a thread loads at once."""
+    tile: int
+    """Cached tokens that a team looks at before it rescales; they lie in one page."""
+    heads: int
+    tokens: int
+    """Queries of a workgroup: heads times tokens."""
+    teams: int
+    one_token: bool
+
+    @classmethod
+    def of(cls, schedule: Schedule, heads: Heads, *, one_token: bool) -> _Layout:
+        """The layout for a schedule."""
+        lanes = math.gcd(heads.head_dim, LANES) if schedule.gpu else 1
+        dims = heads.head_dim // lanes
+        queries = max(1, min(QUERIES, VALUES // dims)) if schedule.gpu else QUERIES
+        together = max(n for n in range(1, heads.group + 1) if heads.group % n == 0 and n <= queries)
+        layout = cls(
+            schedule=schedule,
+            head_dim=heads.head_dim,
+            lanes=lanes,
+            width=4 if schedule.gpu and dims % 4 == 0 else 1,
+            tile=math.gcd(heads.page_tokens, TILE),
+            heads=together,
+            tokens=1 if one_token else queries // together,
+            teams=max(1, (schedule.attention_threads if one_token else schedule.threads) // lanes),
+            one_token=one_token,
+        )
+        while layout.teams > 1 and one_token and not layout.queries_at_once:
+            layout = replace(layout, teams=layout.teams // 2)
+        return layout
+
+    @property
+    def dims(self) -> int:
+        """Dimensions of each thread."""
+        return self.head_dim // self.lanes
+
+    @property
+    def queries(self) -> int:
+        """Queries of a workgroup."""
+        return self.heads * self.tokens
+
+    @property
+    def scores(self) -> int:
+        """Scores that a team computes before it rescales."""
+        return self.queries * self.tile
+
+    @property
+    def threads(self) -> int:
+        """Threads of a workgroup."""
+        return self.teams * self.lanes
+
+    @property
+    def split(self) -> int:
+        """Teams that share the cached tokens of a query: in decode all of a workgroup."""
+        return self.teams if self.one_token else 1
+
+    @property
+    def exchanges_in_memory(self) -> bool:
+        """Whether a team adds up its scores in shared memory, for want of subgroups."""
+        return self.lanes > 1 and not self.schedule.subgroup
+
+    @property
+    def queries_at_once(self) -> int:
+        """Queries whose parts fit into shared memory together."""
+        left = SHARED_NBYTES - (4 * self.scores * self.threads if self.exchanges_in_memory else 0)
+        return max(0, min(self.queries, left // (4 * self.teams * (self.head_dim + 2))))
+
+    def each_value(self) -> AbstractContextManager[Expr]:
+        """A loop over a thread's vectors of `width` dimensions."""
+        return self._loop(self.dims // self.width)
+
+    def each_cached(self) -> AbstractContextManager[Expr]:
+        """A loop over the tokens of a tile."""
+        return self._loop(self.tile)
+
+    def _loop(self, count: int) -> AbstractContextManager[Expr]:
+        """GPUs spill arrays that a loop indexes, so there it is unrolled; the compiler of a CPU makes vectors of it."""
+        loop: AbstractContextManager[Expr] = T.unroll(count) if self.schedule.gpu else T.serial(count)
+        return loop
+
+    def load(self, buffer: Buffer, index: tuple[Expr, ...], dim: Expr) -> Buffer:
+        """The vector buffer[*index, dim ..] as float32; the code for WebGPU loads it at once where all loads are alike."""
+        loaded = local(self.width)
+        if self.width == 1:
+            store(loaded, 0, f32(buffer[(*index, dim)]))
+        else:
+            wide = buffer[(*index, tirx.Ramp(dim, 1, self.width))].astype(f"float32x{self.width}")
+            store(loaded, tirx.Ramp(0, 1, self.width), wide)
+        return loaded
+
+    def dimension(self, vector: Expr, thread: Expr) -> Expr:
+        """The first dimension of a thread's vector. Neighbouring threads have neighbouring vectors."""
+        return (vector * self.lanes + thread % self.lanes) * self.width
+
+
+def _attention(name: str, layout: _Layout, heads: Heads, dtype: str, scale: float) -> Any:
+    tokens = 1 if layout.one_token else tirx.Var("s", "int64")
+    num_groups, units = heads.num_heads // layout.heads, 1 if layout.one_token else layout.teams
+    with kernel(name) as finish:
+        q = argument("q", (tokens, heads.num_heads, heads.head_dim), dtype)
         position = argument("position", (1,), "int32")
         page_table, cache = heads.declare_cache(dtype)
-        out = argument("out", (1, num_heads * head_dim), dtype)
-        with blocks(schedule, num_heads) as head, threads(schedule, num_threads) as thread:
-            team = tirx.floordiv(thread, lanes)
-            query = _Query(q, 0, head, scale, thread, lanes)
-            span = (team, position[0] + 1, teams)
-            maximum, denominator, sums = _run_through(schedule, query, page_table, cache, span)
-            if teams == 1:
-                with query.dimensions(schedule) as (i, dim):
-                    store(out, (0, head * head_dim + dim), (sums[i] / denominator[0]).astype(dtype))
+        out = argument("out", (tokens, heads.num_heads * heads.head_dim), dtype)
+        grid = blocks(layout.schedule, ceildiv(ceildiv(tokens, layout.tokens) * num_groups, units))
+        with grid as block, threads(layout.schedule, layout.threads) as thread:
+
+            def token(unit: Expr, other: int) -> Expr:
+                return 0 if layout.one_token else tirx.floordiv(unit, num_groups) * layout.tokens + other
+
+            def clamped(unit: Expr, other: int) -> Expr:
+                """Beyond the end the last token is repeated: exchanges need all threads."""
+                return 0 if layout.one_token else tirx.min(token(unit, other), tokens - 1)
+
+            unit = block if layout.one_token else block * units + tirx.floordiv(thread, layout.lanes)
+            head = tirx.floormod(unit, num_groups) * layout.heads
+            queries = [(other, head + n) for other in range(layout.tokens) for n in range(layout.heads)]
+            team = _Team.start(layout, q, [(clamped(unit, other), own) for other, own in queries], scale, thread)
+            # One span for all teams of a workgroup, so that barriers meet.
+            ends = clamped(block * units, 0), clamped(block * units + units - 1, layout.tokens - 1)
+            span = _Span.of(heads, position[0], *(_int32(end) for end in ends))
+            seen = [functools.partial(span.sees, position[0] + _int32(clamped(unit, other))) for other, _ in queries]
+            team.run_through(span, seen, page_table, cache, tirx.floordiv(head, heads.group))
+
+            def put(other: int, own: Expr, dim: Expr, value: Expr) -> None:
+                store(out, (token(unit, other), own * heads.head_dim + dim), value.astype(dtype))
+
+            if layout.one_token and layout.teams > 1:
+                team.merge(lambda n, dim, value: put(0, head + n, dim, value))
             else:
-                parts, maxima, denominators = shared((teams, head_dim)), shared((teams,)), shared((teams,))
-                with query.dimensions(schedule) as (i, dim):
-                    store(parts, (team, dim), sums[i])
-                with when(thread % lanes == 0):
-                    store(maxima, team, maximum[0])
-                    store(denominators, team, denominator[0])
-                barrier()
-                with T.serial(ceildiv(head_dim, num_threads)) as step:
-                    dim = step * num_threads + thread
-                    with when(dim < head_dim):
-                        merged = _merge(parts, maxima, denominators, dim)
-                        store(out, (0, head * head_dim + dim), merged.astype(dtype))
+                for n, (other, own) in enumerate(queries):
+                    with when(token(unit, other) < tokens):
+                        team.each_result(n, functools.partial(put, other, own))
     return finish()
 
 
-def _merge(parts: Buffer, maxima: Buffer, denominators: Buffer, dim: Expr) -> Expr:
-    """One dimension of the softmax-weighted sum from the teams' parts."""
-    teams = int(maxima.shape[0])
-    maximum, denominator, value = local(1), local(1), local(1)
+@dataclass(frozen=True)
+class _Span:
+    """The cached tokens that a workgroup runs through: 0 .. count, with `skipped` tokens left out after the first `lead`."""
+
+    heads: Heads
+    count: Buffer
+    skipped: Buffer
+    lead: int
+
+    @classmethod
+    def of(cls, heads: Heads, position: Expr, first: Expr, last: Expr) -> _Span:
+        """What queries see that stand at position + first .. position + last."""
+        count, skipped, page = local(1, "int32"), local(1, "int32"), heads.page_tokens
+        lead = ceildiv(heads.sinks, page) * page if heads.window else 0
+        store(skipped, 0, tirx.const(0, "int32"))
+        if heads.window:
+            passed = tirx.max(position + first - (heads.window - 1), 0)
+            store(skipped, 0, tirx.max(tirx.floordiv(passed, page) * page - lead, 0))
+        store(count, 0, position + last + 1 - skipped[0])
+        return cls(heads, count, skipped, lead)
+
+    def token(self, number: Expr) -> Expr:
+        """The position of the span's token of that number."""
+        if not self.heads.window:
+            return number
+        return number + tirx.Select(number < self.lead, tirx.const(0, "int32"), self.skipped[0])
+
+    def sees(self, at: Expr, token: Expr) -> Expr:
+        """Whether a query at position `at` sees the token at another."""
+        if not self.heads.window:
+            return token <= at
+        near = at - token < self.heads.window
+        return tirx.all(token <= at, tirx.any(near, token < self.heads.sinks) if self.heads.sinks else near)
+
+
+@dataclass(frozen=True)
+class _Team:
+    """What a thread of a team holds of its queries: values and sums of its own dimensions, the rest like all of the team."""
+
+    layout: _Layout
+    thread: Expr
+    values: Buffer
+    """q * scale, [queries, dims]."""
+    sums: Buffer
+    """Unnormalized, [queries, dims]."""
+    maxima: Buffer
+    denominators: Buffer
+
+    @classmethod
+    def start(cls, layout: _Layout, q: Buffer, queries: list[tuple[Expr, Expr]], scale: float, thread: Expr) -> _Team:
+        """Loads the queries (token, head); nothing is summed up yet."""
+        values, sums = local(layout.queries * layout.dims), local(layout.queries * layout.dims)
+        maxima, denominators = local(layout.queries), local(layout.queries)
+        for query, (token, head) in enumerate(queries):
+            store(maxima, query, f32(_LOWEST))
+            store(denominators, query, f32(0.0))
+            with layout.each_value() as vector:
+                loaded = layout.load(q, (token, head), layout.dimension(vector, thread))
+                for part in range(layout.width):
+                    i = query * layout.dims + vector * layout.width + part
+                    store(values, i, loaded[part] * f32(scale))
+                    store(sums, i, f32(0.0))
+        return cls(layout, thread, values, sums, maxima, denominators)
+
+    @property
+    def team(self) -> Expr:
+        """Number of the team."""
+        return tirx.floordiv(self.thread, self.layout.lanes)
+
+    def run_through(
+        self, span: _Span, seen: Sequence[Callable[[Expr], Expr]], page_table: Buffer, cache: Buffer, kv_head: Expr
+    ) -> None:
+        """Sums up the tokens of a span that each query has seen; every thread makes the same number of steps."""
+        layout, page_tokens = self.layout, span.heads.page_tokens
+        in_memory = shared((layout.scores, layout.threads)) if layout.exchanges_in_memory else None
+        with T.serial(ceildiv(span.count[0], layout.split * layout.tile)) as step:
+            first, page, token = local(1, "int32"), local(1, "int32"), local(1, "int32")
+            store(first, 0, (step * layout.split + tirx.floormod(self.team, layout.split)) * layout.tile)
+            store(token, 0, span.token(tirx.min(first[0], span.count[0] - 1)))
+            store(page, 0, page_table[tirx.floordiv(token[0], page_tokens)])
+
+            @contextmanager
+            def each(part: int) -> Iterator[tuple[Expr, Callable[[], AbstractContextManager[tuple[Expr, Buffer]]]]]:
+                with layout.each_cached() as j:
+                    # Beyond the end the last token is read again, and then masked.
+                    slot = tirx.floormod(tirx.min(first[0] + j, span.count[0] - 1), page_tokens)
+                    yield j, lambda: self._loaded(cache, page[0], part, kv_head, slot)
+
+            scores, sums = local(layout.scores), local(layout.queries)
+            with each(0) as (j, loaded):
+                for query in range(layout.queries):
+                    store(sums, query, f32(0.0))
+                with loaded() as (i, key):
+                    for query in range(layout.queries):
+                        for part in range(layout.width):
+                            add(sums, query, self.values[query * layout.dims + i + part] * key[part])
+                for query in range(layout.queries):
+                    if in_memory is None:
+                        add_over_team(sums, query, self.thread, layout.lanes)
+                        store(scores, query * layout.tile + j, sums[query])
+                    else:
+                        store(in_memory, (query * layout.tile + j, self.thread), sums[query])
+            if in_memory is not None:
+                barrier()
+                with T.unroll(layout.scores) as i:
+                    parts = (in_memory[i, self.team * layout.lanes + lane] for lane in range(layout.lanes))
+                    store(scores, i, functools.reduce(operator.add, parts))
+                barrier()
+            self._weigh(scores, span, seen, first[0])
+            with each(1) as (j, loaded), loaded() as (i, value):
+                for query in range(layout.queries):
+                    for part in range(layout.width):
+                        add(self.sums, query * layout.dims + i + part, scores[query * layout.tile + j] * value[part])
+
+    @contextmanager
+    def _loaded(self, cache: Buffer, page: Expr, part: int, kv_head: Expr, slot: Expr) -> Iterator[tuple[Expr, Buffer]]:
+        """Loops over a thread's vectors of one token's key (part 0) or value (1): (first among its own, the vector)."""
+        layout = self.layout
+        with layout.each_value() as vector:
+            dim = layout.dimension(vector, self.thread)
+            yield vector * layout.width, layout.load(cache, (page, part, kv_head, slot), dim)
+
+    def _weigh(self, scores: Buffer, span: _Span, seen: Sequence[Callable[[Expr], Expr]], first: Expr) -> None:
+        """Scores of a tile become weights relative to the new maximum, and the sums so far with them."""
+        layout = self.layout
+        for query in range(layout.queries):
+            higher, factor = local(1), local(1)
+            store(higher, 0, self.maxima[query])
+            with layout.each_cached() as j:
+                i = query * layout.tile + j
+                store(scores, i, tirx.Select(seen[query](span.token(first + j)), scores[i], f32(_LOWEST)))
+                store(higher, 0, tirx.max(higher[0], scores[i]))
+            store(factor, 0, tirx.exp(self.maxima[query] - higher[0]))
+            store(self.maxima, query, higher[0])
+            store(self.denominators, query, self.denominators[query] * factor[0])
+            with layout.each_cached() as j:
+                i = query * layout.tile + j
+                store(scores, i, tirx.exp(scores[i] - higher[0]))
+                add(self.denominators, query, scores[i])
+            with layout.each_value() as vector:
+                for part in range(layout.width):
+                    i = query * layout.dims + vector * layout.width + part
+                    store(self.sums, i, self.sums[i] * factor[0])
+
+    def each_result(self, query: int, use: Callable[[Expr, Expr], None]) -> None:
+        """Calls use(dim, value) for this thread's part of a query's result."""
+        self._each_sum(query, lambda dim, value: use(dim, value / self.denominators[query]))
+
+    def merge(self, put: Callable[[Expr, Expr, Expr], None]) -> None:
+        """Calls put(query, dim, value) for the results, each by one thread of the workgroup."""
+        layout = self.layout
+        count = layout.queries_at_once
+        parts = shared((count, layout.teams, layout.head_dim))
+        maxima, denominators = shared((count, layout.teams)), shared((count, layout.teams))
+        for start in range(0, layout.queries, count):
+            present = min(count, layout.queries - start)
+            if start:
+                barrier()
+            for i in range(present):
+                self._each_sum(start + i, functools.partial(_store_part, parts, i, self.team))
+                with when(self.thread % layout.lanes == 0):
+                    store(maxima, (i, self.team), self.maxima[start + i])
+                    store(denominators, (i, self.team), self.denominators[start + i])
+            barrier()
+            with T.serial(ceildiv(present * layout.head_dim, layout.threads)) as step:
+                number = step * layout.threads + self.thread
+                with when(number < present * layout.head_dim):
+                    i, dim = tirx.floordiv(number, layout.head_dim), tirx.floormod(number, layout.head_dim)
+                    put(start + i, dim, _merged(parts, maxima, denominators, i, dim))
+
+    def _each_sum(self, query: int, use: Callable[[Expr, Expr], None]) -> None:
+        """Calls use(dim, sum) for this thread's dimensions of a query."""
+        layout = self.layout
+        with layout.each_value() as vector:
+            for part in range(layout.width):
+                i = query * layout.dims + vector * layout.width + part
+                use(layout.dimension(vector, self.thread) + part, self.sums[i])
+
+
+def _store_part(parts: Buffer, query: int, team: Expr, dim: Expr, value: Expr) -> None:
+    store(parts, (query, team, dim), value)
+
+
+def _merged(parts: Buffer, maxima: Buffer, denominators: Buffer, query: Expr, dim: Expr) -> Expr:
+    """One dimension of a query's softmax-weighted sum from the teams' parts."""
+    teams = int(maxima.shape[1])
+    maximum, denominator, value, factor = local(1), local(1), local(1), local(1)
     store(maximum, 0, f32(_LOWEST))
     store(denominator, 0, f32(0.0))
     store(value, 0, f32(0.0))
     with T.serial(teams) as team:
-        store(maximum, 0, tirx.max(maximum[0], maxima[team]))
+        store(maximum, 0, tirx.max(maximum[0], maxima[query, team]))
     with T.serial(teams) as team:
-        factor = local(1)
-        store(factor, 0, tirx.exp(maxima[team] - maximum[0]))
-        add(denominator, 0, factor[0] * denominators[team])
-        add(value, 0, factor[0] * parts[team, dim])
+        store(factor, 0, tirx.exp(maxima[query, team] - maximum[0]))
+        add(denominator, 0, factor[0] * denominators[query, team])
+        add(value, 0, factor[0] * parts[query, team, dim])
     return value[0] / denominator[0]
 
 
-def _num_teams(schedule: Schedule, head_dim: int) -> int:
-    """Teams of a workgroup in decode: as many as shared memory has room for."""
-    teams = max(1, schedule.attention_threads // _lanes(schedule, head_dim))
-    while teams > 1 and teams * (head_dim + 2) * 4 > SHARED_NBYTES:
-        teams //= 2
-    return teams
-
-
-def _lanes(schedule: Schedule, head_dim: int) -> int:
-    """Threads of a team."""
-    return schedule.subgroup if schedule.subgroup and head_dim % schedule.subgroup == 0 else 1
-
-
-@dataclass(frozen=True)
-class _Query:
-    """One query vector, q[token, head] * scale, and the team that owns it."""
-
-    q: Buffer
-    token: Expr
-    head: Expr
-    scale: float
-    thread: Expr
-    lanes: int
-
-    @property
-    def dims_per_lane(self) -> int:
-        """Dimensions of the head that each thread of the team holds."""
-        return int(self.q.shape[2]) // self.lanes
-
-    @contextmanager
-    def dimensions(self, schedule: Schedule) -> Iterator[tuple[Expr, Expr]]:
-        """Loops over this thread's dimensions: (number among its own, dimension of the head). Neighbours interleave."""
-        count = self.dims_per_lane
-        with T.unroll(count) if schedule.unroll_heads or self.lanes > 1 else T.serial(count) as i:
-            yield i, i * self.lanes + self.thread % self.lanes
-
-
-def _run_through(
-    schedule: Schedule, query: _Query, page_table: Buffer, cache: Buffer, span: tuple[Expr, Expr, int]
-) -> tuple[Buffer, Buffer, Buffer]:
-    """(maximum[1], denominator[1], this thread's unnormalized sums) of a query over tokens start, start + stride ..."""
-    start, stop, stride = span
-    num_kv_heads, page_tokens = int(cache.shape[2]), int(cache.shape[3])
-    kv_head = tirx.floordiv(query.head, int(query.q.shape[1]) // num_kv_heads)
-    scaled, sums = local(query.dims_per_lane), local(query.dims_per_lane)
-    maximum, denominator = local(1), local(1)
-    with query.dimensions(schedule) as (i, dim):
-        store(scaled, i, f32(query.q[query.token, query.head, dim]) * f32(query.scale))
-        store(sums, i, f32(0.0))
-    store(maximum, 0, f32(_LOWEST))
-    store(denominator, 0, f32(0.0))
-    with T.serial(tirx.max(ceildiv(stop - start, stride), 0)) as step:
-        where, page, slot = local(1, "int32"), local(1, "int32"), local(1, "int32")
-        store(where, 0, start + step * stride)
-        store(page, 0, page_table[tirx.floordiv(where[0], page_tokens)])
-        store(slot, 0, tirx.floormod(where[0], page_tokens))
-        score, higher, old_factor, factor = local(1), local(1), local(1), local(1)
-        store(score, 0, f32(0.0))
-        with query.dimensions(schedule) as (i, dim):
-            add(score, 0, scaled[i] * f32(cache[page[0], 0, kv_head, slot[0], dim]))
-        add_over_team(score, 0, query.thread, query.lanes)
-        store(higher, 0, tirx.max(maximum[0], score[0]))
-        store(old_factor, 0, tirx.exp(maximum[0] - higher[0]))
-        store(factor, 0, tirx.exp(score[0] - higher[0]))
-        store(maximum, 0, higher[0])
-        store(denominator, 0, denominator[0] * old_factor[0] + factor[0])
-        with query.dimensions(schedule) as (i, dim):
-            value = f32(cache[page[0], 1, kv_head, slot[0], dim])
-            store(sums, i, sums[i] * old_factor[0] + factor[0] * value)
-    return maximum, denominator, sums
+def _int32(value: Expr) -> Expr:
+    return tirx.const(value, "int32") if isinstance(value, int) else value.astype("int32")

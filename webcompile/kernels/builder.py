@@ -44,7 +44,7 @@ class Schedule:
     """Whether loops over a head's dimensions are unrolled. GPUs spill arrays that a loop indexes; the compilers of
     software adapters take long over long code."""
     attention_threads: int
-    """Threads that share the cached tokens of a head in decode; 1 on a CPU, where a barrier cannot be."""
+    """Threads that share the cached tokens of a key-value head in decode; 1 on a CPU, where a barrier cannot be."""
     product_tile: tuple[int, int] | None = None
     """(tokens, rows) that a workgroup multiplies through shared memory in prefill: powers of two from 32. None where
     threads work alone, on `token_tile` by `row_tile`."""

@@ -24,7 +24,7 @@ _HARDWARE = Schedule(
     token_tile=1,
     subgroup=0,
     unroll_heads=True,
-    attention_threads=64,
+    attention_threads=128,
     product_tile=(32, 64),
 )
 _HARDWARE_SUBGROUPS = dataclasses.replace(_HARDWARE, subgroup=4)
