@@ -9,7 +9,7 @@ from webcompile.kernels.builder import Schedule
 from webcompile.targets import TargetSpec, VariantSpec
 
 _SCHEDULE = Schedule(
-    gpu=False, threads=16, lanes=1, row_tile=1, token_tile=4, subgroup=0, unroll_heads=False, attention_threads=1
+    gpu=False, threads=16, lanes=1, row_tile=4, token_tile=4, subgroup=0, unroll_heads=False, attention_threads=1
 )
 
 
