@@ -39,6 +39,8 @@ SAMPLING_SETTINGS = (
     "seed_high",
 )
 """Words of the buffer by which `sample` learns a request's parameters: float32 by their bits, the last three int32."""
+SEEN_IN_PROMPT = 1 << 30
+"""Added to a token's count in the `counts` of `sample` when the prompt has it."""
 TOP_LOGPROBS = 20
 """Most likely tokens of which `top_logprobs` tells the log probability."""
 DEVICE_TYPES = {"cpu": 1, "webgpu": 15}
@@ -107,7 +109,7 @@ MODEL_FUNCTIONS = (
         ),
         "token: int32[1]",
         "Chooses token `step[0]` of an answer (see engine.sampler), -1 if a logit is not finite; writes token, counts it, "
-        "raises step and position by one. counts: how often each token was generated, plus 2^30 if the prompt has it. "
+        "raises step and position by one. counts: how often each token was generated, plus SEEN_IN_PROMPT. "
         "GPU targets only.",
     ),
     ModelFunction(
@@ -210,6 +212,7 @@ def render_typescript() -> str:
     lines += [f'export const ARTIFACT_FORMAT = "{ARTIFACT_FORMAT}";', f'export const MANIFEST_FILE = "{MANIFEST_FILE}";']
     settings = ", ".join(f'"{name}"' for name in SAMPLING_SETTINGS)
     lines += [f"export const SAMPLING_SETTINGS = [{settings}] as const;", f"export const TOP_LOGPROBS = {TOP_LOGPROBS};"]
+    lines.append(f"export const SEEN_IN_PROMPT = {SEEN_IN_PROMPT};")
     devices = ", ".join(f"{name}: {number}" for name, number in DEVICE_TYPES.items())
     lines += [f"export const DEVICE_TYPES = {{ {devices} }} as const;", "", "export const ERROR_CODES = {"]
     lines += [f'  {code}: "{kind.summary}",' for code, kind in ERROR_CODES.items()]

@@ -1,12 +1,9 @@
 /** What decoding keeps on the device: the last token, where it stands, and how the next one is to be chosen. */
 
-import { SAMPLING_SETTINGS } from "./generated/contracts.js";
+import { SAMPLING_SETTINGS, SEEN_IN_PROMPT } from "./generated/contracts.js";
 import type { Gpu } from "./gpu.js";
 import type { SamplingParams } from "./sampling.js";
 import type { DeviceTensor, Runtime } from "./wasm.js";
-
-/** Marks tokens of the prompt among the counts. See MODEL_FUNCTIONS in contracts.py. */
-const SEEN = 2 ** 30;
 
 /** Inputs of `decode` and `sample`, which the latter moves on from step to step. */
 export class DecodeState {
@@ -50,7 +47,7 @@ export class DecodeState {
     // Other answers are counted too, but nothing comes of it.
     if (repetitionPenalty === 1 && frequencyPenalty === 0 && presencePenalty === 0) return;
     const counts = new Int32Array(this.#vocabSize);
-    for (const id of promptIds) counts[id] = SEEN;
+    for (const id of promptIds) counts[id] = SEEN_IN_PROMPT;
     this.#write(this.#counts, counts);
   }
 

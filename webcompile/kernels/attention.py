@@ -20,6 +20,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from webcompile.kernels.builder import (
+    LOWEST,
     Buffer,
     Expr,
     Schedule,
@@ -53,9 +54,6 @@ QUERIES = 4
 
 VALUES = 64
 """Values of queries that a thread of a GPU holds, at most, and as many sums."""
-
-_LOWEST = -3.0e38
-"""Stands for minus infinity, which WGSL may not have."""
 
 
 @functools.cache
@@ -274,7 +272,7 @@ class _Team:
         values, sums = local(layout.queries * layout.dims), local(layout.queries * layout.dims)
         maxima, denominators = local(layout.queries), local(layout.queries)
         for query, (token, head) in enumerate(queries):
-            store(maxima, query, f32(_LOWEST))
+            store(maxima, query, f32(LOWEST))
             store(denominators, query, f32(0.0))
             with layout.each_value() as vector:
                 loaded = layout.load(q, (token, head), layout.dimension(vector, thread))
@@ -350,7 +348,7 @@ class _Team:
             store(higher, 0, self.maxima[query])
             with layout.each_cached() as j:
                 i = query * layout.tile + j
-                store(scores, i, tirx.Select(seen[query](span.token(first + j)), scores[i], f32(_LOWEST)))
+                store(scores, i, tirx.Select(seen[query](span.token(first + j)), scores[i], f32(LOWEST)))
                 store(higher, 0, tirx.max(higher[0], scores[i]))
             store(factor, 0, tirx.exp(self.maxima[query] - higher[0]))
             store(self.maxima, query, higher[0])
@@ -407,7 +405,7 @@ def _merged(parts: Buffer, maxima: Buffer, denominators: Buffer, query: Expr, di
     """One dimension of a query's softmax-weighted sum from the teams' parts."""
     teams = int(maxima.shape[1])
     maximum, denominator, value, factor = local(1), local(1), local(1), local(1)
-    store(maximum, 0, f32(_LOWEST))
+    store(maximum, 0, f32(LOWEST))
     store(denominator, 0, f32(0.0))
     store(value, 0, f32(0.0))
     with T.serial(teams) as team:

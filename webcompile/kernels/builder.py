@@ -23,6 +23,9 @@ Expr = Any
 """A TIR expression, or a Python number where TVM takes one."""
 Buffer = Any
 
+LOWEST = -3.0e38
+"""Stands for minus infinity, which WGSL may not have."""
+
 
 @dataclass(frozen=True)
 class Schedule:

@@ -16,8 +16,9 @@ from typing import Any
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
-from webcompile.contracts import SAMPLING_SETTINGS, TOP_LOGPROBS
+from webcompile.contracts import SAMPLING_SETTINGS, SEEN_IN_PROMPT, TOP_LOGPROBS
 from webcompile.kernels.builder import (
+    LOWEST,
     Buffer,
     Expr,
     Schedule,
@@ -42,10 +43,8 @@ ROUNDS = 32
 
 _STRIP = 16
 """Logits per thread where they are changed."""
-_SEEN = 1 << 30
-"""Added to a token's count when it occurs in the prompt."""
 _GREEDY_BELOW = 1e-6
-_LOWEST, _HIGHEST = -3.0e38, 3.0e38
+_HIGHEST = -LOWEST
 
 
 def num_strips(vocab_size: int) -> int:
@@ -58,8 +57,8 @@ def penalize(schedule: Schedule, vocab_size: int) -> Any:
     """The PrimFunc (logits[1, v], bias[v], counts[v], settings, scores[v], best[strips], best_ids[strips]).
 
     scores = logits with penalties and bias; best and best_ids are the largest score of a strip and its lowest token.
-    `counts` is how often a token was generated, and 2^30 more if the prompt has it. A logit that is not finite gives
-    token -1 a score above all.
+    `counts` is how often a token was generated, and SEEN_IN_PROMPT more if the prompt has it. A logit that is not
+    finite gives token -1 a score above all.
     """
     strips = num_strips(vocab_size)
     with kernel("penalize") as finish:
@@ -87,7 +86,7 @@ def penalize(schedule: Schedule, vocab_size: int) -> Any:
                 with when(count[0] > 0):
                     repetition = settings.number("repetition_penalty")
                     store(score, 0, tirx.Select(score[0] > 0, score[0] / repetition, score[0] * repetition))
-                    generated = tirx.bitwise_and(count[0], _int(_SEEN - 1))
+                    generated = tirx.bitwise_and(count[0], _int(SEEN_IN_PROMPT - 1))
                     add(score, 0, -settings.number("frequency_penalty") * f32(generated))
                     with when(generated > 0):
                         add(score, 0, -settings.number("presence_penalty"))
@@ -143,7 +142,7 @@ def logprobs(schedule: Schedule, vocab_size: int) -> Any:
         out = argument("out", (2, 1 + TOP_LOGPROBS), "float32")
         with blocks(schedule, 1), threads(schedule, THREADS) as thread:
             last, found, largest = _Best(_HIGHEST, -1), _Best(), local(1)
-            store(largest, 0, f32(_LOWEST))
+            store(largest, 0, f32(LOWEST))
             with T.serial(TOP_LOGPROBS) as rank:
                 found.reset()
                 with _tokens(vocab_size, thread) as i:
@@ -182,7 +181,7 @@ def _draw(thread: Expr, scores: Buffer, best: _Best, settings: _Settings, step: 
     A round weighs the candidates, which are the tokens heavier than the last one drawn. That tells whether that one is kept,
     and if not, where the next one lies. Few barriers and no second copy of a loop: drivers compile this while a user waits.
     """
-    pivot, drawn = _Best(_LOWEST, int(scores.shape[0])), shared((1,), "int32")
+    pivot, drawn = _Best(LOWEST, int(scores.shape[0])), shared((1,), "int32")
     masses, numbers = shared((THREADS,)), shared((THREADS,))
     mass, number, total, done = local(1), local(1), local(1), local(1, "int32")
 
@@ -274,7 +273,7 @@ class _Settings:
 class _Best:
     """A thread's best (score, token): the higher score, of equal ones the lower token."""
 
-    def __init__(self, score: float = _LOWEST, token: int = 0) -> None:
+    def __init__(self, score: float = LOWEST, token: int = 0) -> None:
         self.score, self.token = local(1), local(1, "int32")
         self._initial = f32(score), _int(token)
         self.reset()

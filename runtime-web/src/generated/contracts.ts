@@ -5,6 +5,7 @@ export const ARTIFACT_FORMAT = "webcompile-artifact";
 export const MANIFEST_FILE = "manifest.json";
 export const SAMPLING_SETTINGS = ["temperature", "top_p", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty", "top_k", "seed_low", "seed_high"] as const;
 export const TOP_LOGPROBS = 20;
+export const SEEN_IN_PROMPT = 1073741824;
 export const DEVICE_TYPES = { cpu: 1, webgpu: 15 } as const;
 
 export const ERROR_CODES = {
