@@ -36,6 +36,7 @@ from webcompile.kernels.builder import (
     shared,
     store,
     threads,
+    vectors,
     when,
 )
 from webcompile.kernels.heads import Heads
@@ -163,13 +164,17 @@ class _Layout:
         loop: AbstractContextManager[Expr] = T.unroll(count) if self.schedule.gpu else T.serial(count)
         return loop
 
+    def as_loaded(self, *buffers: Buffer) -> list[Buffer]:
+        """Arguments as `load` takes them."""
+        return [vectors(buffer) if self.width > 1 else buffer for buffer in buffers]
+
     def load(self, buffer: Buffer, index: tuple[Expr, ...], dim: Expr) -> Buffer:
-        """The vector buffer[*index, dim ..] as float32; the code for WebGPU loads it at once where all loads are alike."""
+        """The `width` numbers from buffer[*index, dim] on as float32; `buffer` is what `as_loaded` made of it."""
         loaded = local(self.width)
         if self.width == 1:
             store(loaded, 0, f32(buffer[(*index, dim)]))
         else:
-            wide = buffer[(*index, tirx.Ramp(dim, 1, self.width))].astype(f"float32x{self.width}")
+            wide = buffer[(*index, tirx.floordiv(dim, self.width))].astype(f"float32x{self.width}")
             store(loaded, tirx.Ramp(0, 1, self.width), wide)
         return loaded
 
@@ -186,6 +191,7 @@ def _attention(name: str, layout: _Layout, heads: Heads, dtype: str, scale: floa
         position = argument("position", (1,), "int32")
         page_table, cache = heads.declare_cache(dtype)
         out = argument("out", (tokens, heads.num_heads * heads.head_dim), dtype)
+        q, cache = layout.as_loaded(q, cache)
         grid = blocks(layout.schedule, ceildiv(ceildiv(tokens, layout.tokens) * num_groups, units))
         with grid as block, threads(layout.schedule, layout.threads) as thread:
 
