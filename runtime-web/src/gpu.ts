@@ -41,7 +41,7 @@ export interface GpuCounters {
 
 /** What to tell the owner of the device. */
 export interface GpuEvents {
-  /** A kernel was compiled. */
+  /** A kernel was compiled, of those asked for so far. */
   onKernel?(ready: number, total: number): void;
   onLost?(error: WebcompileError): void;
   onWarning?(warning: WebcompileError): void;
@@ -50,8 +50,6 @@ export interface GpuEvents {
 /** How to open a device. */
 export interface GpuOptions {
   readonly profile?: boolean;
-  /** Compiles only the kernels that are launched, each at its first launch, which does nothing else. */
-  readonly isLazy?: boolean;
 }
 
 interface Buffer {
@@ -72,7 +70,8 @@ interface Kernel {
   readonly groups: Map<string, GPUBindGroup>;
   /** Words of uniform data that a dispatch takes, a multiple of a slot. */
   readonly uniformWords: number;
-  isCompiling: boolean;
+  /** Settled when `pipeline` is there or cannot be; undefined before compiling starts. */
+  compiled: Promise<void> | undefined;
   pipeline: GPUComputePipeline | undefined;
 }
 
@@ -133,9 +132,10 @@ export class Gpu {
   #nextBuffer = 1;
   readonly #kernels: Kernel[] = [];
   readonly #layouts = new Map<string, { group: GPUBindGroupLayout; pipeline: GPUPipelineLayout }>();
-  readonly #compiling: Promise<void>[] = [];
-  readonly #isLazy: boolean;
+  #kernelsWanted = 0;
   #kernelsReady = 0;
+  /** While launches are only rehearsed. */
+  #launchedInRehearsal: Set<Kernel> | undefined;
   readonly #memoryChecks = new Set<Promise<void>>();
 
   #encoder: GPUCommandEncoder | undefined;
@@ -156,9 +156,8 @@ export class Gpu {
   #failure: WebcompileError | undefined;
   #lost: WebcompileError | undefined;
 
-  private constructor(device: GPUDevice, adapter: AdapterInfo, events: GpuEvents, { isProfiling, isLazy }: { isProfiling: boolean; isLazy: boolean }) {
+  private constructor(device: GPUDevice, adapter: AdapterInfo, events: GpuEvents, isProfiling: boolean) {
     this.#device = device;
-    this.#isLazy = isLazy;
     this.adapter = adapter;
     this.#events = events;
     this.#profiler = isProfiling ? new Profiler(device, this.counters) : undefined;
@@ -181,7 +180,7 @@ export class Gpu {
   }
 
   /** Opens the most capable adapter with all it offers that kernels may use. With `profile`, dispatches are timed if it can. */
-  static async open(gpu: GPU | undefined, events: GpuEvents = {}, { profile = false, isLazy = false }: GpuOptions = {}): Promise<Gpu> {
+  static async open(gpu: GPU | undefined, events: GpuEvents = {}, { profile = false }: GpuOptions = {}): Promise<Gpu> {
     if (gpu === undefined) throw noWebGpu("this environment has no WebGPU (navigator.gpu is missing)");
     const adapter = await within(ADAPTER_MS, gpu.requestAdapter({ powerPreference: "high-performance" }));
     if (adapter === undefined) throw noWebGpu(`WebGPU gave no adapter within ${ADAPTER_MS / 1000} s`);
@@ -197,7 +196,7 @@ export class Gpu {
     } catch (error) {
       throw noWebGpu(`the WebGPU adapter gave no device: ${error instanceof Error ? error.message : String(error)}`);
     }
-    return new Gpu(device, describe(adapter, device), events, { isProfiling, isLazy });
+    return new Gpu(device, describe(adapter, device), events, isProfiling);
   }
 
   /** Id of a storage buffer of at least so many bytes; 0 when there cannot be one. */
@@ -260,7 +259,7 @@ export class Gpu {
     this.#commands().copyBufferToBuffer(from, sourceOffset, to, targetOffset, Math.ceil(nbytes / 4) * 4);
   }
 
-  /** Declares a kernel, which starts to compile; its number. A lazy device compiles it instead of the first launch. */
+  /** Declares a kernel, to be compiled by `prepare` or `ready`; its number. */
   kernel(name: string, wgsl: string, info: KernelInfo): number {
     const numBuffers = info.arg_types.filter((type) => type === "handle").length;
     const numScalars = info.arg_types.length - numBuffers;
@@ -275,16 +274,15 @@ export class Gpu {
       pipelineLayout: pipeline,
       groups: new Map(),
       uniformWords,
-      isCompiling: false,
+      compiled: undefined,
       pipeline: undefined,
     };
-    if (!this.#isLazy) this.#compile(kernel);
     return this.#kernels.push(kernel) - 1;
   }
 
-  #compile(kernel: Kernel): void {
+  #compile(kernel: Kernel): Promise<void> {
     const { name, code, pipelineLayout: layout } = kernel;
-    kernel.isCompiling = true;
+    this.#kernelsWanted++;
     this.counters.objectsCreated += 2; // Module and pipeline.
     const module = this.#device.createShaderModule({ label: name, code });
     const descriptor = { label: name, layout, compute: { module, entryPoint: name } };
@@ -292,7 +290,7 @@ export class Gpu {
       (made) => {
         kernel.pipeline = made;
         this.counters.pipelines++;
-        this.#events.onKernel?.(++this.#kernelsReady, this.#kernels.length);
+        this.#events.onKernel?.(++this.#kernelsReady, this.#kernelsWanted);
       },
       (error: unknown) => {
         throw this.#lost ?? new WebcompileError(
@@ -302,13 +300,29 @@ export class Gpu {
         );
       },
     );
-    compiled.catch(() => undefined); // Reported by ready().
-    this.#compiling.push(compiled);
+    compiled.catch(() => undefined); // Reported by those who wait for it.
+    return compiled;
   }
 
-  /** Resolves when all kernels that were to be compiled are. */
+  /** Compiles the kernels that `rehearse` launches; these launches do nothing else. */
+  async prepare(rehearse: () => void): Promise<void> {
+    const launched = new Set<Kernel>();
+    this.#launchedInRehearsal = launched;
+    try {
+      rehearse();
+    } finally {
+      this.#launchedInRehearsal = undefined;
+    }
+    await this.#compileAll(launched);
+  }
+
+  /** Compiles all kernels that are not compiled yet. */
   async ready(): Promise<void> {
-    await Promise.all(this.#compiling);
+    await this.#compileAll(this.#kernels);
+  }
+
+  async #compileAll(kernels: Iterable<Kernel>): Promise<void> {
+    await Promise.all(Array.from(kernels, (kernel) => (kernel.compiled ??= this.#compile(kernel))));
   }
 
   /**
@@ -317,8 +331,8 @@ export class Gpu {
    */
   launch(id: number, words: Int32Array, buffersAt: number, scalarsAt: number, x: number, y: number, z: number): void {
     const kernel = this.#kernels[id];
-    if (kernel?.isCompiling === false) {
-      this.#compile(kernel);
+    if (kernel !== undefined && this.#launchedInRehearsal !== undefined) {
+      this.#launchedInRehearsal.add(kernel);
       return;
     }
     if (kernel?.pipeline === undefined) throw internal(`kernel ${id} (${kernel?.name ?? "unknown"}) is not compiled`);

@@ -71,7 +71,7 @@ export async function loadEngine(params: LoadParams, host: LoadHost): Promise<En
         signal,
         events: {
           onKernel: (ready, total) => {
-            progress.compiled(ready, total);
+            if (engine === undefined) progress.compiled(ready, total);
           },
           onWarning: (warning) => {
             host.onWarning(warning);

@@ -71,6 +71,8 @@ export class Model {
   /** Handles of page table, KV cache and parameters. */
   #state: readonly [number, number, number] = [0, 0, 0];
   readonly #decodeState: DecodeState;
+  /** When the kernels are compiled that the first token of an answer needs not. */
+  #allCompiled = Promise.resolve();
   /** How many alternatives the current answer tells the log probabilities of. */
   #alternatives: number | undefined;
 
@@ -125,7 +127,7 @@ export class Model {
       const model = new Model({ gpu, manifest, variant, choice, runtime, contextTokens, isSoftware });
       // All of the memory first: that there is too little shows before the download.
       const params = await model.#allocate();
-      await Promise.all([gpu.ready(), model.#upload(artifact, needed, params, options)]);
+      await Promise.all([model.#compile(), model.#upload(artifact, needed, params, options)]);
       throwIfAborted(options.signal);
       return model;
     } catch (error) {
@@ -143,6 +145,7 @@ export class Model {
    * most `prefill_chunk_tokens` tokens.
    */
   async run(tokens: readonly number[], position: number, logits?: Logits): Promise<void> {
+    if (tokens.length === 1) await this.#allCompiled;
     await this.#timed(() => {
       this.#decodeState.moveTo(position);
       const [token] = tokens;
@@ -163,6 +166,7 @@ export class Model {
     position: number,
     { sampling, promptIds, logprobs }: ChoiceRequest,
   ): Promise<Choice> {
+    if (tokens.length === 1 || logprobs !== undefined) await this.#allCompiled;
     return this.#timed(() => {
       this.#alternatives = logprobs;
       this.#decodeState.begin(sampling, promptIds);
@@ -187,6 +191,7 @@ export class Model {
    * known here.
    */
   async decodeAndSample(): Promise<Choice> {
+    await this.#allCompiled;
     return this.#timed(() => this.#decodeOnce());
   }
 
@@ -250,6 +255,17 @@ export class Model {
   /** Frees the device. */
   destroy(): void {
     this.gpu.destroy();
+  }
+
+  /** Compiles what a first token needs. The rest follows by itself, while the prompt is read or the user types. */
+  async #compile(): Promise<void> {
+    await this.gpu.prepare(() => {
+      this.#callPrefill([0, 0], (logits) => {
+        this.#runtime.release(this.#choose(logits, false));
+      });
+    });
+    this.#allCompiled = this.gpu.ready();
+    this.#allCompiled.catch(() => undefined); // Thrown where it is awaited.
   }
 
   /** Makes all tensors; those of the parameters by name. */

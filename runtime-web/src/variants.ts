@@ -62,7 +62,7 @@ function namedVariant(artifact: Artifact, name: string, { features }: AdapterInf
 
 /** Milliseconds of a variant's probe, by name. It has a device of its own, which takes all that was made for it along. */
 async function timeVariants(artifact: Artifact, variants: readonly Variant[], options: VariantOptions): Promise<Record<string, number>> {
-  const gpu = await Gpu.open(options.gpu, {}, { isLazy: true });
+  const gpu = await Gpu.open(options.gpu);
   try {
     const times: Record<string, number> = {};
     for (const variant of variants) {
@@ -88,8 +88,9 @@ async function timeProbe(gpu: Gpu, runtime: Runtime, variant: Variant): Promise<
     await gpu.idle();
     return (performance.now() - started) / calls;
   };
-  await run(1); // Starts compiling.
-  await gpu.ready();
+  await gpu.prepare(() => {
+    runtime.release(runtime.call(probe, inputs));
+  });
   await run(1);
   const calls = Math.min(MAX_CALLS, Math.max(1, Math.ceil(MEASURE_MS / (await run(4)))));
   const times: number[] = [];

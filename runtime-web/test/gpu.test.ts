@@ -291,6 +291,31 @@ describe("the GPU layer", { skip: skipWithoutGpu }, () => {
     gpu.free(a);
   });
 
+  test("a rehearsal compiles the kernels that it launches, and runs none", async () => {
+    const other = await Gpu.open(dawn);
+    const kernels = declareKernels(other);
+    const rehearse = (): void => {
+      other.launch(kernels.fill, Int32Array.of(out, 7), 0, 1, 1, 1, 1);
+    };
+    const out = other.alloc(4);
+    await other.prepare(rehearse);
+    await other.prepare(rehearse);
+    const { pipelines, dispatches } = other.counters;
+    assert.deepEqual({ pipelines, dispatches }, { pipelines: 1, dispatches: 0 });
+    rehearse();
+    await other.idle();
+    assert.equal(other.counters.dispatches, 1);
+    assert.throws(
+      () => {
+        other.launch(kernels.scale, Int32Array.of(out, out, 1, 0), 0, 2, 1, 1, 1);
+      },
+      { message: /not compiled/ },
+    );
+    await other.ready();
+    assert.equal(other.counters.pipelines, 3);
+    other.destroy();
+  });
+
   test("a kernel that does not compile is named", async () => {
     const other = await Gpu.open(dawn);
     other.kernel("broken", "fn broken( {", kernelInfo([], []));
