@@ -19,10 +19,10 @@ from webcompile.passes.system_library import name_system_library
 Phase = tuple[str, tuple[Any, ...]]
 
 
-def phases(bounds: dict[str, int], *, is_side_module: bool) -> tuple[Phase, ...]:
-    """(name, passes) in order. `bounds` are the largest values of symbolic sizes. A side module is found by its prefix."""
+def phases(bounds: dict[str, int], *, is_system_library: bool) -> tuple[Phase, ...]:
+    """(name, passes) in order. `bounds` are the largest values of symbolic sizes. System libraries are found by prefix."""
     transform = relax.transform
-    last = (name_system_library(SYSTEM_LIB_PREFIX),) if is_side_module else ()
+    last = (name_system_library(SYSTEM_LIB_PREFIX),) if is_system_library else ()
     return (
         ("graph", (attach_bounds(bounds), transform.DeadCodeElimination(), transform.LegalizeOps())),
         ("kernels", (tirx.transform.ForceNarrowIndexToInt32(),)),
@@ -50,12 +50,12 @@ def phases(bounds: dict[str, int], *, is_side_module: bool) -> tuple[Phase, ...]
     )
 
 
-def pipeline(bounds: dict[str, int], dump: Path | None = None, *, is_side_module: bool = False) -> Any:
+def pipeline(bounds: dict[str, int], dump: Path | None = None, *, is_system_library: bool = False) -> Any:
     """One pass that runs the table. With `dump`, the module after each phase is written there as TVMScript."""
 
     @tvm.transform.module_pass(opt_level=0, name="Webcompile")  # type: ignore[untyped-decorator]
     def run(module: tvm.IRModule, _: Any) -> tvm.IRModule:
-        for number, (name, passes) in enumerate(phases(bounds, is_side_module=is_side_module)):
+        for number, (name, passes) in enumerate(phases(bounds, is_system_library=is_system_library)):
             module = tvm.transform.Sequential(list(passes))(module)
             if dump is not None:
                 dump.mkdir(parents=True, exist_ok=True)

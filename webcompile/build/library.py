@@ -1,4 +1,4 @@
-"""Compiles one variant of a model into a library: a wasm side module, or a shared object for this machine."""
+"""Compiles one variant of a model into a library: a wasm side module, a shared object for this machine, or an object."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tvm import relax
 import webcompile
 from webcompile import assets
 from webcompile.contracts import ABI_VERSION
-from webcompile.link import link_model
+from webcompile.link import device_code, link_model, link_object, link_shared
 from webcompile.manifest import KVCacheSpec, ParamEntry, Variant
 from webcompile.nn.context import Context
 from webcompile.nn.decoder import CausalLM, DecoderConfig
@@ -77,14 +77,14 @@ class Library:
         bounds = {"s": PREFILL_CHUNK_TOKENS}
         # Common-subexpression elimination copies loads into lets that WGSL compilers then cannot see through.
         with tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):
-            passes = pipeline(bounds, dump, is_side_module=self.target.name == "webgpu")
-            executable = relax.build(module, self.variant.tvm_target, relax_pipeline=passes)
-        if self.target.name == "webgpu":
+            passes = pipeline(bounds, dump, is_system_library=output.suffix != ".so")
+            with device_code(self.target.name, self.variant.architectures):
+                executable = relax.build(module, self.variant.tvm_target, relax_pipeline=passes)
+        if output.suffix == ".wasm":
             link_model(executable, assets.runtime_wasm(), output)
         else:
-            partial = output.with_name(f"{output.stem}.partial{output.suffix}")
-            executable.export_library(str(partial))
-            partial.replace(output)
+            link = link_shared if output.suffix == ".so" else link_object
+            link(executable, self.variant.architectures, output)
 
     @functools.cached_property
     def _exported(self) -> tuple[Any, tuple[ParamEntry, ...], tuple[ParamEntry, ...]]:

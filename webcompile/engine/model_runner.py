@@ -14,6 +14,7 @@ from tvm import relax
 
 from webcompile.contracts import native_host
 from webcompile.engine.artifact import Artifact
+from webcompile.engine.runtimes import check_runtime
 from webcompile.errors import WebcompileError
 from webcompile.manifest import ParamEntry, Variant
 from webcompile.weights.tensor_cache import TensorCache
@@ -30,6 +31,7 @@ class ModelRunner:
 
         Raises target_unsupported (compiled for another processor), artifact_invalid, artifact_corrupt or tensor_mismatch.
         """
+        check_runtime(variant.target)
         _check_host(artifact, variant)
         self._device = tvm.device(variant.target)
         library = artifact.path(variant.file)

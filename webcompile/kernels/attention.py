@@ -322,7 +322,7 @@ class _Team:
                             add(sums, query, self.values[query * layout.dims + i + part] * key[part])
                 for query in range(layout.queries):
                     if in_memory is None:
-                        add_over_team(sums, query, self.thread, layout.lanes)
+                        add_over_team(sums, query, self.thread, layout.lanes, layout.schedule)
                         store(scores, query * layout.tile + j, sums[query])
                     else:
                         store(in_memory, (query * layout.tile + j, self.thread), sums[query])

@@ -23,6 +23,9 @@ Expr = Any
 """A TIR expression, or a Python number where TVM takes one."""
 Buffer = Any
 
+WARP = 32
+"""Threads of a subgroup on NVIDIA's devices."""
+
 LOWEST = -3.0e38
 """Stands for minus infinity, which WGSL may not have."""
 
@@ -42,7 +45,7 @@ class Schedule:
     """Tokens per thread in prefill: a loaded weight serves that many tokens."""
     subgroup: int
     """Neighbouring threads that may hand values to one another without memory: 4, the least that a device with
-    subgroups has, or 0 where there are none."""
+    subgroups has, more where the device is known, or 0 where there are none."""
     unroll_heads: bool
     """Whether loops over a head's dimensions are unrolled. GPUs spill arrays that a loop indexes; the compilers of
     software adapters take long over long code."""
@@ -51,6 +54,8 @@ class Schedule:
     product_tile: tuple[int, int] | None = None
     """(tokens, rows) that a workgroup multiplies through shared memory in prefill: powers of two from 32. None where
     threads work alone, on `token_tile` by `row_tile`."""
+    exchange: str = "subgroupShuffleXor"
+    """What the device's language calls the exchange of values between threads of a subgroup."""
 
     @property
     def shared_width(self) -> int:
@@ -164,13 +169,17 @@ def broadcast(value: Expr, source: int, width: int) -> Expr:
     return tirx.call_intrin("float32", "tirx.tvm_warp_shuffle", tirx.const(0, "uint32"), value, source, width, width)
 
 
-def add_over_team(values: Buffer, index: int, thread: Expr, width: int) -> None:
+def add_over_team(values: Buffer, index: int, thread: Expr, width: int, schedule: Schedule) -> None:
     """values[index] of each thread becomes the sum over its `width` neighbours, by exchanges within the subgroup."""
+    takes_part = []
+    if schedule.exchange == "__shfl_xor_sync":  # CUDA wants to know who, as the teams of a warp may be apart
+        lane = (thread % WARP - thread % width).astype("uint32")
+        takes_part = [T.bind(tirx.const((1 << width) - 1, "uint32") << lane)]
     distance = 1
     while distance < width:
-        # Not among TVM's intrinsics, and half the exchanges of shifts up and down.
-        other = tirx.call_pure_extern("float32", "subgroupShuffleXor", values[index], tirx.const(distance, "uint32"))
-        add(values, index, other)
+        # TVM has no intrinsic for this on all devices, and shifts up and down take twice the exchanges.
+        arguments = [*takes_part, values[index], tirx.const(distance, "uint32")]
+        add(values, index, tirx.call_pure_extern("float32", schedule.exchange, *arguments))
         distance *= 2
 
 
@@ -182,7 +191,7 @@ def add_over_lanes(sums: Buffer, count: int, thread: Expr, schedule: Schedule) -
     """
     width = max(1, min(schedule.subgroup, schedule.lanes))
     for i in range(count):
-        add_over_team(sums, i, thread, width)
+        add_over_team(sums, i, thread, width, schedule)
     num_parts = schedule.lanes // width
     if num_parts == 1:
         return

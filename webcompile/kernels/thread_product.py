@@ -137,7 +137,7 @@ class ThreadProduct:
         add_over_lanes(sums, num_products + num_squares, thread, self.schedule)
         if self.schedule.shared_width > 1:
             for t in range(num_squares):  # each thread has seen only its own columns
-                add_over_team(sums, num_products + t, thread, self.schedule.shared_width)
+                add_over_team(sums, num_products + t, thread, self.schedule.shared_width, self.schedule)
         return sums
 
     def _undo(self, x: Expr, column: int) -> Expr:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import tvm
 
 from webcompile.contracts import TARGETS
 from webcompile.errors import WebcompileError
@@ -24,6 +26,8 @@ class VariantSpec:
     schedule: Schedule
     adapters: str = "any"
     """"any", "hardware" or "software": see manifest.Variant."""
+    architectures: tuple[str, ...] = ()
+    """For CUDA: what the kernels are compiled for ahead of time."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,35 @@ class TargetSpec:
     variants: tuple[VariantSpec, ...]
 
 
-def get_target(name: str) -> TargetSpec:
-    """The target of that name. Raises WebcompileError("target_unsupported") naming the known ones."""
+def get_target(name: str, host: str | None = None) -> TargetSpec:
+    """The target of that name, or its objects for a program on another `host` (see hosts.get_host).
+
+    Raises WebcompileError("target_unsupported") naming the known ones.
+    """
     if name not in TARGETS:
         raise WebcompileError("target_unsupported", f"got target {name!r}, expected one of {', '.join(TARGETS)}")
     spec = importlib.import_module(f"webcompile.targets.{name}").target()
     assert isinstance(spec, TargetSpec)
-    return spec
+    return spec if host is None else _for_host(spec, host)
+
+
+def _for_host(spec: TargetSpec, name: str) -> TargetSpec:
+    """The same kernels with other code around them."""
+    from webcompile.targets.cpu import FAST_MATH
+    from webcompile.targets.hosts import get_host
+
+    host = get_host(name)
+
+    def rehost(target: Any) -> Any:
+        return host.tvm_target(**FAST_MATH) if spec.name == "cpu" else tvm.target.Target(target, host=host.tvm_target())
+
+    if spec.name == "webgpu":
+        raise WebcompileError(
+            "target_unsupported", "got target webgpu with a host", "It runs in every browser as it is: leave --host out."
+        )
+    return replace(
+        spec,
+        host=host.name,
+        library=f"model.{spec.name}.{{variant}}.{host.name}.o",
+        variants=tuple(replace(variant, tvm_target=rehost(variant.tvm_target)) for variant in spec.variants),
+    )

@@ -13,21 +13,11 @@ import tvm
 
 from webcompile.kernels.builder import Schedule
 from webcompile.targets import TargetSpec, VariantSpec
+from webcompile.targets.schedules import HARDWARE
 
 WASM_HOST = "wasm32-unknown-unknown-wasm"
 
-_HARDWARE = Schedule(
-    gpu=True,
-    threads=64,
-    lanes=16,
-    row_tile=2,
-    token_tile=1,
-    subgroup=0,
-    unroll_heads=True,
-    attention_threads=128,
-    product_tile=(32, 64),
-)
-_HARDWARE_SUBGROUPS = dataclasses.replace(_HARDWARE, subgroup=4)
+_HARDWARE_SUBGROUPS = dataclasses.replace(HARDWARE, subgroup=4)
 _SOFTWARE = Schedule(
     gpu=True, threads=16, lanes=1, row_tile=8, token_tile=4, subgroup=0, unroll_heads=False, attention_threads=16
 )
@@ -43,8 +33,8 @@ def target() -> TargetSpec:
         library="model.webgpu.{variant}.wasm",
         variants=(
             VariantSpec("f16-subgroups", "float16", ("shader-f16", "subgroups"), subgroups, _HARDWARE_SUBGROUPS, "hardware"),
-            VariantSpec("f16", "float16", ("shader-f16",), plain, _HARDWARE, "hardware"),
-            VariantSpec("f32", "float32", (), plain, _HARDWARE, "hardware"),
+            VariantSpec("f16", "float16", ("shader-f16",), plain, HARDWARE, "hardware"),
+            VariantSpec("f32", "float32", (), plain, HARDWARE, "hardware"),
             VariantSpec("f32-software-subgroups", "float32", ("subgroups",), subgroups, _SOFTWARE_SUBGROUPS, "software"),
             VariantSpec("f32-software", "float32", (), plain, _SOFTWARE, "software"),
         ),
