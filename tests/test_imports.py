@@ -16,7 +16,8 @@ COMMON = {"contracts", "errors", "config", "manifest", "progress", "assets", "__
 ALLOWED: dict[str, set[str]] = {
     "__init__": set(),
     "__main__": {"cli"},
-    "cli": {"build", "engine", "serve", "browser"},
+    "cli": {"build", "engine", "serve", "browser", "compare"},
+    "compare": {"engine", "browser"},
     "browser": {"engine", "serve"},
     "serve": {"engine"},
     "engine": {"weights"},

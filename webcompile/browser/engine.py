@@ -48,11 +48,14 @@ class BrowserEngine:
         adapter: str = "swiftshader",
         max_context_tokens: int | None = None,
         profile: bool = False,
+        variant: str | None = None,
+        in_page: bool = False,
         on_progress: Callable[[str], None] | None = None,
     ) -> None:
         """Loads the artifact in `folder` on the WebGPU `adapter` (one of `launch.ADAPTERS`).
 
-        `on_progress` gets lines for people; `profile` times dispatches where the adapter can. Raises what `Artifact`
+        `on_progress` gets lines for people; `profile` times dispatches where the adapter can; `variant` asks for a
+        compiled form by name; `in_page` runs the engine outside of a worker, which `follow` needs. Raises what `Artifact`
         raises, tool_missing when the browser or the built web runtime is missing, and what the web engine raises
         (webgpu_unavailable, out_of_memory, …).
         """
@@ -81,7 +84,9 @@ class BrowserEngine:
             if page_adapter(self._page) is None:
                 hint = "`webcompile doctor` shows the browser's adapters; --adapter swiftshader works without a GPU."
                 raise WebcompileError("webgpu_unavailable", f"the browser has no {adapter} WebGPU adapter", hint)
-            loaded = self._call("load", {"maxContextTokens": max_context_tokens, "profile": profile})
+            loaded = self._call(
+                "load", {"maxContextTokens": max_context_tokens, "profile": profile, "variant": variant, "inPage": in_page}
+            )
             self.load_s = float(loaded["seconds"])
             """Seconds from an empty page to a model that can answer, downloads from this machine included."""
             self.info: dict[str, Any] = loaded["info"]
@@ -123,7 +128,12 @@ class BrowserEngine:
 
     def forward(self, prompt_ids: SequenceOf[int]) -> npt.NDArray[np.float32]:
         """As `Engine.forward`: logits float32[vocab_size] after the last of `prompt_ids`."""
-        return np.frombuffer(base64.b64decode(self._call("forward", {"promptIds": list(prompt_ids)})), np.float32)
+        return _floats(self._call("forward", {"promptIds": list(prompt_ids)}))
+
+    def follow(self, prompt_ids: SequenceOf[int], token_ids: SequenceOf[int]) -> npt.NDArray[np.float32]:
+        """As `Engine.follow`. The engine must have been made with `in_page`."""
+        request = {"promptIds": list(prompt_ids), "tokenIds": list(token_ids)}
+        return np.stack([_floats(row) for row in self._call("follow", request)])
 
     def tokenize(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """As `Engine.tokenize`, by the web engine's tokenizer."""
@@ -191,6 +201,10 @@ class BrowserEngine:
     def _failure(self, what: str, error: Exception) -> WebcompileError:
         said = "\n  ".join(self._console)
         return WebcompileError("internal", f"{what}: {error}", f"The page's console:\n  {said}" if said else "")
+
+
+def _floats(text: str) -> npt.NDArray[np.float32]:
+    return np.frombuffer(base64.b64decode(text), np.float32)
 
 
 def _logprobs(token: Mapping[str, Any]) -> TokenLogprobs:

@@ -6,14 +6,24 @@ import { chromeTrace, createEngine } from "./webcompile/index.js";
 let engine;
 const profiles = {};
 
+/** Bytes of numbers as text: Playwright passes an array of numbers one by one. */
+function asText(numbers) {
+  const bytes = new Uint8Array(numbers.buffer, numbers.byteOffset, numbers.byteLength);
+  let binary = "";
+  for (let i = 0; i < bytes.length; i += 0x8000) binary += String.fromCharCode(...bytes.subarray(i, i + 0x8000));
+  return btoa(binary);
+}
+
 const operations = {
-  async load({ maxContextTokens, profile }) {
+  async load({ maxContextTokens, profile, variant, inPage }) {
     const started = performance.now();
     engine = await createEngine({
       artifact: new URL("artifact/", location.href),
       runtime: new URL("webcompile/runtime.wasm", location.href),
       maxContextTokens: maxContextTokens ?? undefined,
       profile,
+      variant: variant ?? undefined,
+      worker: inPage ? false : undefined,
       onProgress: (progress) => void window.webcompileProgress(progress.text),
     });
     return { info: engine.info, seconds: (performance.now() - started) / 1000 };
@@ -45,12 +55,21 @@ const operations = {
   chat: (request) => engine.chat.completions.create(request),
 
   async forward({ promptIds }) {
-    const logits = await engine.forward(promptIds);
-    const bytes = new Uint8Array(logits.buffer, logits.byteOffset, logits.byteLength);
-    // As text: Playwright passes an array of numbers one by one.
-    let binary = "";
-    for (let i = 0; i < bytes.length; i += 0x8000) binary += String.fromCharCode(...bytes.subarray(i, i + 0x8000));
-    return btoa(binary);
+    return asText(await engine.forward(promptIds));
+  },
+
+  async follow({ promptIds, tokenIds }) {
+    const rows = [];
+    const logitProcessor = (logits) => {
+      // Each token is the one that was asked for.
+      const token = tokenIds[rows.push(logits.slice()) - 1];
+      logits.fill(0);
+      logits[token] = 1;
+    };
+    await engine.forward(promptIds.slice(0, 1)); // else an earlier answer's cache would be built upon
+    const request = { promptIds, maxTokens: tokenIds.length, temperature: 0, ignoreEos: true, logitProcessor };
+    for await (const step of engine.generate(request)) void step;
+    return rows.map(asText);
   },
 
   tokenize: ({ text, addSpecialTokens }) => engine.tokenize(text, { addSpecialTokens }),

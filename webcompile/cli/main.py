@@ -20,6 +20,7 @@ COMMANDS = {
     "compile": "compile a model into an artifact folder (the default command)",
     "generate": "answer one prompt with a compiled model, in a browser or on this machine",
     "bench": "measure a compiled model",
+    "compare": "run one model on several targets and say where they differ",
     "site": "serve or export a chat page with compiled models",
     "doctor": "say what this machine can build and run, and how to get what is missing",
 }

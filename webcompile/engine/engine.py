@@ -247,6 +247,28 @@ class Engine:
         finally:
             self._blocks.release(sequence, retain=False)
 
+    def follow(self, prompt_ids: SequenceOf[int], token_ids: SequenceOf[int]) -> npt.NDArray[np.float32]:
+        """Logits float32[len(token_ids), vocab_size] after the prompt, after the first of `token_ids` and so on.
+
+        The way of an answer with these tokens: a prefill, then decode steps. Raises as `forward`.
+        """
+        sequence = Sequence(self._checked_prompt(prompt_ids), SamplingParams())
+        self._checked_prompt([*prompt_ids, *token_ids[:-1]])
+        self._blocks.attach(sequence, reuse=False)
+        rows = []
+        try:
+            for token in token_ids:
+                if not self._blocks.grow(sequence, len(sequence.token_ids)):
+                    raise WebcompileError("out_of_memory", "no pages left for follow", "Let running requests end first.")
+                while sequence.num_pending_tokens:
+                    chunk = min(self.model.prefill_chunk_tokens, sequence.num_pending_tokens)
+                    logits = self._run(Step(sequence, chunk))
+                rows.append(logits)
+                sequence.token_ids.append(token)
+        finally:
+            self._blocks.release(sequence, retain=False)
+        return np.stack(rows)
+
     def device(self) -> DeviceInfo:
         """The processor this engine runs on."""
         return DeviceInfo(self._variant.target, processor_name(), self._variant.name, self._variant.features)

@@ -1,0 +1,1 @@
+"""Runs one model on several targets and says where and by how much they differ."""
