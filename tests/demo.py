@@ -22,9 +22,9 @@ def demo_config() -> dict[str, Any]:
 
 
 @functools.cache
-def _demo_artifact(quantization: str) -> Path:
+def _demo_artifact(quantization: str, *targets: str) -> Path:
     folder = cache_folder() / "tests" / f"demo-{quantization}"
-    for target in ("cpu", "webgpu"):
+    for target in targets or ("cpu", "webgpu"):
         build_artifact("demo", target=target, quantization=quantization, output=folder, progress=SilentProgress())
     return folder
 
@@ -35,8 +35,8 @@ def _demo_reference(quantization: str) -> Reference:
 
 
 @pytest.fixture(scope="session")
-def demo_artifact() -> Callable[[str], Path]:
-    """Quantization → artifact folder of the demo model for cpu and webgpu. Builds only what has changed."""
+def demo_artifact() -> Callable[..., Path]:
+    """Quantization and targets (default: cpu and webgpu) → artifact folder of the demo model. Builds what has changed."""
     return _demo_artifact
 
 

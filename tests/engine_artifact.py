@@ -102,7 +102,9 @@ def next_token(token_ids: Sequence[int]) -> int:
 class TinyRunner:
     """`next_token` over a paged cache, as an `engine.Runner`. Counts what it computes."""
 
-    def __init__(self, artifact: Artifact, variant: Variant, *, num_pages: int, max_pages: int) -> None:
+    def __init__(
+        self, artifact: Artifact, variant: Variant, *, num_pages: int, max_pages: int, device: object = None
+    ) -> None:
         self.cache = np.full((num_pages, PAGE_TOKENS), -1_000_003, np.int64)
         self.max_pages = max_pages
         self.num_computed = 0

@@ -39,6 +39,7 @@ class Reference:
         assert set(missing) <= {"lm_head.weight"} and (not missing or config.get("tie_word_embeddings")), missing
         model.tie_weights()
         self._model = model
+        self._completions: dict[tuple[int, ...], tuple[list[int], list[float]]] = {}
 
     def logits(self, token_ids: list[int]) -> np.ndarray:
         """float32[s, vocab]: the logits after each token."""
@@ -47,6 +48,12 @@ class Reference:
 
     def complete(self, token_ids: list[int], count: int = COMPLETION_TOKENS) -> tuple[list[int], list[float]]:
         """`count` greedy tokens, end-of-text ignored, and by how much each beat the runner-up."""
+        key = (count, *token_ids)
+        if key not in self._completions:
+            self._completions[key] = self._complete(token_ids, count)
+        return self._completions[key]
+
+    def _complete(self, token_ids: list[int], count: int) -> tuple[list[int], list[float]]:
         completion: list[int] = []
         margins: list[float] = []
         with torch.no_grad():

@@ -9,7 +9,15 @@ need() { # need COMMAND PACKAGE
 need emcc emscripten        # builds wasm/ into runtime.wasm, once
 need wasm-opt binaryen      # shrinks it
 need chromium chromium      # end-to-end tests, `generate --device webgpu`
-need g++ g++                # links libraries for this machine's CPU
+need g++ g++                # links libraries for this machine's CPU, builds the plugins of native devices
+have() { # have FILE PACKAGE
+    [ -e "$1" ] || missing="$missing $2"
+}
+libraries="/usr/lib/$(uname -m)-linux-gnu"
+have "$libraries/libvulkan.so.1" libvulkan1                     # devices vulkan and opencl, computed on the CPU
+have "$libraries/libvulkan_lvp.so" mesa-vulkan-drivers
+have "$libraries/libOpenCL.so.1" ocl-icd-libopencl1
+have /etc/OpenCL/vendors/pocl.icd pocl-opencl-icd
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
 
 [ -n "$missing" ] || exit 0

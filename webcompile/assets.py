@@ -64,7 +64,7 @@ def runtime_wasm() -> Path:
         )
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
-        with _exclusive(cached.with_suffix(".lock")):
+        with exclusive(cached.with_suffix(".lock")):
             if not _is_current(cached, source, compiler):
                 write_atomically(cached, build_runtime.build_runtime())
         return cached
@@ -113,7 +113,7 @@ def _is_current(path: Path, source: str | None, compiler: str | None = None) -> 
 
 
 @contextlib.contextmanager
-def _exclusive(lock: Path) -> Iterator[None]:
+def exclusive(lock: Path) -> Iterator[None]:
     """Lets one process build while the others wait for its result."""
     with lock.open("w") as file:
         if fcntl is not None:

@@ -25,7 +25,7 @@ MANIFEST_FILE = "manifest.json"
 SYSTEM_LIB_PREFIX = "webcompile_"
 """Prefix of the symbols that a model's side module registers with TVM's system library."""
 
-TARGETS = ("webgpu", "cpu", "cuda", "metal", "rocm")
+TARGETS = ("webgpu", "cpu", "vulkan", "opencl", "cuda", "metal", "rocm")
 QUANTIZATIONS = ("q4f16_1", "q4f32_1", "q0f16", "q0f32")
 SAMPLING_SETTINGS = (
     "temperature",

@@ -36,6 +36,8 @@ ERROR_CODES: dict[str, ErrorKind] = {
     "template_invalid": ErrorKind("the chat template cannot render these messages", 422),
     "context_overflow": ErrorKind("the prompt does not fit the context window", 400),
     "webgpu_unavailable": ErrorKind("WebGPU is missing or lacks a needed feature", 501),
+    "driver_missing": ErrorKind("the driver of this kind of device is not installed", 501),
+    "device_missing": ErrorKind("this machine has no such device", 501),
     "device_lost": ErrorKind("the device was lost", 503),
     "out_of_memory": ErrorKind("the device has too little memory", 507),
     "aborted": ErrorKind("the request was cancelled", 499),

@@ -57,9 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("artifact", metavar="ARTIFACT", type=Path, help="folder that `compile` wrote")
     parser.add_argument(
         "--device",
-        choices=("webgpu", "cpu"),
         default="webgpu",
-        help="webgpu: the web runtime in a headless browser; cpu: natively on this machine (default: %(default)s)",
+        metavar="NAME",
+        help="webgpu: the web runtime in a headless browser; natively on this machine: cpu, vulkan, opencl, or opencl:1 for "
+        "the second of a kind (default: %(default)s)",
     )
     parser.add_argument(
         "--adapter",

@@ -54,19 +54,29 @@ class Artifact:
             _check_size(folder, entry)
         return cls(folder, manifest)
 
-    def variant(self, target: str, features: Iterable[str] | None = None) -> Variant:
-        """The first variant of `target` that needs no other than `features` (None: whatever it needs).
+    def variant(
+        self,
+        target: str,
+        features: Iterable[str] | None = None,
+        adapters: str | None = None,
+        name: str | None = None,
+    ) -> Variant:
+        """The first variant of `target` for a device with `features` and of the kind `adapters` (see manifest.Variant).
 
+        None stands for whatever a variant needs. `name` asks for one by name, whatever kind of device it was made for.
         Raises target_unsupported with the command that adds one.
         """
         of_target = [variant for variant in self.manifest.variants if variant.target == target]
         for variant in of_target:
-            if features is None or set(variant.features) <= set(features):
+            is_meant = adapters is None or variant.adapters in ("any", adapters) if name is None else variant.name == name
+            if is_meant and (features is None or set(variant.features) <= set(features)):
                 return variant
         if target not in TARGETS:
             raise WebcompileError("target_unsupported", f"unknown target {target!r}, expected one of {', '.join(TARGETS)}")
-        held = ", ".join(f"{v.target} ({'+'.join(v.features) or 'no features needed'})" for v in self.manifest.variants)
-        reason = "none of its variants can run on the features here" if of_target else f"not compiled for {target}"
+        held = ", ".join(f"{variant.target} {variant.name}" for variant in self.manifest.variants)
+        reason = "none of its variants can run on this device" if of_target else f"not compiled for {target}"
+        if name is not None:
+            reason = f"it has no variant {name!r} that can run on this device"
         raise WebcompileError(
             "target_unsupported",
             f"{self.folder} cannot run on {target}: {reason}. It has: {held or 'no variant'}",

@@ -5,6 +5,7 @@ It is synchronous and not thread-safe; a server calls `step` from one thread.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +21,7 @@ from webcompile.engine.answer import Answer, Delta, DeviceInfo, FinishReason, Ti
 from webcompile.engine.artifact import Artifact
 from webcompile.engine.block_manager import BlockManager
 from webcompile.engine.chat import Chat
-from webcompile.engine.machine import processor_name
+from webcompile.engine.device import find_device
 from webcompile.engine.prompt import PromptEncoder
 from webcompile.engine.sampler import Sampler, logprobs_of
 from webcompile.engine.scheduler import Scheduler, Step
@@ -148,20 +149,23 @@ class Engine:
         folder: str | Path,
         *,
         device: str = "cpu",
+        variant: str | None = None,
         max_context_tokens: int | None = None,
         cache_tokens: int | None = None,
         make_runner: MakeRunner | None = None,
     ) -> None:
-        """Opens the artifact in `folder` on `device`.
+        """Opens the artifact in `folder` on `device`: "cpu", "vulkan" or "opencl", or "opencl:1" for the second of a kind.
 
+        `variant` asks for a compiled form by name; else the device gets the best that it can run.
         `max_context_tokens` bounds prompt and answer together (default: the model's, at most DEFAULT_CONTEXT_TOKENS);
         `cache_tokens` is the size of the KV cache that all requests share (default: one full context).
-        Raises what `Artifact` and `ModelRunner` raise.
+        Raises what `Artifact`, `find_device` and `ModelRunner` raise.
         """
         artifact = Artifact.open(folder)
-        variant = artifact.variant(device, features=())
+        self._device = find_device(device)
+        chosen = artifact.variant(self._device.target, self._device.features, self._device.adapters, variant)
         self.artifact = artifact
-        self._variant = variant
+        self._variant = chosen
         self.model = artifact.manifest.model
         wanted = DEFAULT_CONTEXT_TOKENS if max_context_tokens is None else max_context_tokens
         if wanted < 1:
@@ -169,16 +173,16 @@ class Engine:
         self.max_context_tokens = min(wanted, self.model.max_context_tokens)
         self._prompts = PromptEncoder(artifact)
         self.tokenizer = self._prompts.tokenizer
-        page_tokens = variant.kv_cache.page_tokens
+        page_tokens = chosen.kv_cache.page_tokens
         max_pages = -(-self.max_context_tokens // page_tokens)
         num_pages = max(max_pages, -(-(cache_tokens or 0) // page_tokens))
         if make_runner is None:
             # Loads TVM, which takes seconds: not before the artifact is known to be good.
             from webcompile.engine.model_runner import ModelRunner
 
-            make_runner = ModelRunner
-        self._runner: Runner | None = make_runner(artifact, variant, num_pages=num_pages, max_pages=max_pages)
-        self._blocks = BlockManager(num_pages, page_tokens, self._runner.copy_page)
+            make_runner = functools.partial(ModelRunner, device=self._device)
+        self._runner: Runner | None = make_runner(artifact, chosen, num_pages=num_pages, max_pages=max_pages)
+        self._blocks = BlockManager(num_pages, page_tokens, self._copy_page)
         self._scheduler = Scheduler(self._blocks, self.model.prefill_chunk_tokens, MAX_SEQUENCES)
         self._generations: dict[int, Generation] = {}
         self.chat = Chat(self)
@@ -270,8 +274,8 @@ class Engine:
         return np.stack(rows)
 
     def device(self) -> DeviceInfo:
-        """The processor this engine runs on."""
-        return DeviceInfo(self._variant.target, processor_name(), self._variant.name, self._variant.features)
+        """What this engine runs on."""
+        return DeviceInfo(self._device.target, self._device.name, self._variant.name, self._variant.features)
 
     def step(self) -> bool:
         """Runs one prefill chunk or one decoded token of one request. False when there is nothing to do."""
@@ -290,6 +294,10 @@ class Engine:
         if self._generations.pop(generation.sequence.id, None) is not None:
             self._scheduler.remove(generation.sequence)
             generation.error = error or WebcompileError("aborted", "the request was cancelled")
+
+    def _copy_page(self, source: int, target: int) -> None:
+        if self._runner is not None:
+            self._runner.copy_page(source, target)
 
     def _run(self, step: Step) -> npt.NDArray[np.float32]:
         if self._runner is None:

@@ -12,8 +12,10 @@ import tvm
 import tvm_ffi
 from tvm import relax
 
+from webcompile.backends import driver_errors
 from webcompile.contracts import native_host
 from webcompile.engine.artifact import Artifact
+from webcompile.engine.device import PROCESSOR, Device
 from webcompile.engine.runtimes import check_runtime
 from webcompile.errors import WebcompileError
 from webcompile.manifest import ParamEntry, Variant
@@ -26,21 +28,29 @@ _WIDENED = {("float16", "float32"), ("bfloat16", "float32")}
 class ModelRunner:
     """Calls `prefill` and `decode` (`contracts.MODEL_FUNCTIONS`) of one variant of an artifact."""
 
-    def __init__(self, artifact: Artifact, variant: Variant, *, num_pages: int, max_pages: int) -> None:
+    @driver_errors()
+    def __init__(
+        self, artifact: Artifact, variant: Variant, *, num_pages: int, max_pages: int, device: Device = PROCESSOR
+    ) -> None:
         """Loads the library and the weights and makes a cache of `num_pages` pages; a sequence has at most `max_pages`.
 
-        Raises target_unsupported (compiled for another processor), artifact_invalid, artifact_corrupt or tensor_mismatch.
+        Raises target_unsupported (compiled for another processor), artifact_invalid, artifact_corrupt, tensor_mismatch,
+        out_of_memory or device_lost.
         """
         check_runtime(variant.target)
         _check_host(artifact, variant)
-        self._device = tvm.device(variant.target)
+        self._device = tvm.device(device.kind, device.index)
         library = artifact.path(variant.file)
         try:
-            module = tvm.runtime.load_module(str(library))
-            machine = relax.VirtualMachine(module, self._device)
+            # Else TVM would keep the library, and with it the device's compiled kernels, for as long as the process lives.
+            module = tvm_ffi.load_module(library, keep_module_alive=False)
+            # TVM's pool would keep what is freed for as long as the process lives; the plugins have their own.
+            machine = relax.VirtualMachine(module, self._device, memory_cfg=None if device.kind == "cpu" else "naive")
             self._prefill, self._decode = machine["prefill"], machine["decode"]
         except Exception as error:  # TVM raises many types, down to AttributeError for a missing function.
-            raise WebcompileError("artifact_invalid", f"{library} cannot be loaded: {error}", _again(artifact)) from error
+            raise WebcompileError(
+                "artifact_invalid", f"{library} cannot be loaded: {error}", _again(artifact, variant)
+            ) from error
         self._machine = machine
         self._max_pages = max_pages
         self._vocab_size = artifact.manifest.model.vocab_size
@@ -50,6 +60,7 @@ class ModelRunner:
         self._cache = [self._upload(np.zeros(shape, _dtype(spec.dtype))) for _ in range(spec.num_layers)]
         self._cache_argument = tvm_ffi.convert(self._cache)
 
+    @driver_errors()
     def run(self, token_ids: Sequence[int], position: int, pages: Sequence[int]) -> npt.NDArray[np.float32]:
         """Appends `token_ids` at `position`.. to the sequence in `pages`; logits float32[vocab_size] after the last."""
         page_table = np.zeros(self._max_pages, np.int32)
@@ -67,6 +78,7 @@ class ModelRunner:
             raise WebcompileError("internal", f"logits: expected shape (1, {self._vocab_size}), got {array.shape}")
         return array.reshape(-1)
 
+    @driver_errors()
     def copy_page(self, source: int, target: int) -> None:
         """Copies one page of the cache in all layers."""
         for tensor in self._cache:
@@ -95,15 +107,17 @@ def _check_host(artifact: Artifact, variant: Variant) -> None:
     here = native_host()
     if variant.host not in ("", here):
         raise WebcompileError(
-            "target_unsupported", f"{variant.file} was compiled for {variant.host}, this machine is {here}", _again(artifact)
+            "target_unsupported",
+            f"{variant.file} was compiled for {variant.host}, this machine is {here}",
+            _again(artifact, variant),
         )
 
 
-def _again(artifact: Artifact) -> str:
+def _again(artifact: Artifact, variant: Variant) -> str:
     model = artifact.manifest.model
     return (
-        f"Compile it here: webcompile {model.name} --target cpu --quantization {model.quantization} -o {artifact.folder} "
-        "(the weights stay as they are)."
+        f"Compile it here: webcompile {model.name} --target {variant.target} --quantization {model.quantization} "
+        f"-o {artifact.folder} (the weights stay as they are)."
     )
 
 

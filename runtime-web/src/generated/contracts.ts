@@ -27,6 +27,8 @@ export const ERROR_CODES = {
   template_invalid: "the chat template cannot render these messages",
   context_overflow: "the prompt does not fit the context window",
   webgpu_unavailable: "WebGPU is missing or lacks a needed feature",
+  driver_missing: "the driver of this kind of device is not installed",
+  device_missing: "this machine has no such device",
   device_lost: "the device was lost",
   out_of_memory: "the device has too little memory",
   aborted: "the request was cancelled",
