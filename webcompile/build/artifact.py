@@ -54,19 +54,28 @@ class Report:
 
 
 def build_artifact(
-    model: str, *, target: str, quantization: str, output: Path | None, progress: Progress, dump: Path | None = None
+    model: str,
+    *,
+    target: str,
+    quantization: str,
+    output: Path | None,
+    progress: Progress,
+    dump: Path | None = None,
+    host: str | None = None,
+    variant: str | None = None,
 ) -> tuple[Manifest, Report]:
     """Compiles `model` (see webcompile.hub.resolve) into `output`, by default dist/<name>-<quantization>.
 
-    `dump` takes the compiler's modules phase by phase. Raises WebcompileError; then `output` is as it was before.
+    `dump` takes the compiler's modules phase by phase; `host` asks for objects for another system (see targets.hosts),
+    `variant` for one variant alone, where "" is the first. Raises WebcompileError; then `output` is as it was before.
     """
-    spec, scheme = get_target(target), get_scheme(quantization)
+    spec, scheme = get_target(target, host), get_scheme(quantization)
     start = time.perf_counter()
     source = resolve(model, progress)
     try:
         folder = output or Path("dist") / f"{source.name}-{quantization}"
         report = Report(folder, {"resolve": time.perf_counter() - start})
-        manifest = _Build(source, architecture(source.config), scheme, spec, folder, progress, report, dump).run()
+        manifest = _Build(source, architecture(source.config), scheme, spec, folder, progress, report, dump, variant).run()
     finally:
         source.weights.close()
     # ru_maxrss counts kilobytes on Linux and bytes on macOS.
@@ -88,6 +97,7 @@ class _Build:
     progress: Progress
     report: Report
     dump: Path | None
+    variant: str | None
 
     def run(self) -> Manifest:
         """Builds aside, then replaces the folder."""
@@ -125,12 +135,14 @@ class _Build:
 
     def _build_variants(self) -> list[Variant]:
         """Compiles what is not there yet and takes over the rest."""
-        todo = libraries(self.architecture.config, self.scheme, self.target)
+        todo = _chosen(libraries(self.architecture.config, self.scheme, self.target), self.variant)
         described = [library.describe() for library in todo]
         check_names(self.source.weights, self.architecture)
         check_shapes(self.source.weights, self.architecture, self.scheme, described[0].params)
         built = {variant.file for variant in described}
         variants = [variant for variant in self.old.variants if variant.file not in built] if self.old else []
+        if self.variant is not None:  # one object for one system: that of another takes its place
+            variants = [variant for variant in variants if not variant.file.endswith(".o")]
         for variant in variants:
             self._take_over(variant.file)
         for library, variant in zip(todo, described, strict=True):
@@ -205,6 +217,22 @@ class _Build:
         )
         _write_json(self.staging / MANIFEST_FILE, to_json(manifest))
         return manifest
+
+
+def _chosen(todo: list[Library], variant: str | None) -> list[Library]:
+    if variant is None:
+        return todo
+    if variant == "" and todo:
+        return todo[:1]
+    chosen = [library for library in todo if library.variant.name == variant]
+    if not chosen:
+        names = ", ".join(library.variant.name for library in todo)
+        raise WebcompileError(
+            "target_unsupported",
+            f"got variant {variant or 'any'!r}, expected one that takes weights so quantized: {names or 'there is none'}",
+            "Quantizations with f16 in their name go with f16 variants, those with f32 with f32 variants.",
+        )
+    return chosen
 
 
 def _mlc_config(source: ModelSource, info: ModelInfo, tokenizer: TokenizerInfo) -> dict[str, Any]:

@@ -102,8 +102,12 @@ def _entries(params: Iterable[tuple[str, Any]]) -> tuple[ParamEntry, ...]:
 
 
 def libraries(config: DecoderConfig, scheme: Scheme, target: TargetSpec) -> list[Library]:
-    """The variants of a target that can read the scheme's weights: a loader widens what it stores, never narrows."""
-    widths = ("float32",) if scheme.compute_dtype == "float32" else ("float16", "float32")
+    """The variants of a target that can read the scheme's weights: our loaders widen what is stored, never narrow it.
+
+    Objects go into programs whose loader is TVM's, which takes weights as they are.
+    """
+    is_object = target.library.endswith(".o")
+    widths = (scheme.compute_dtype,) if scheme.compute_dtype == "float32" or is_object else ("float16", "float32")
     return [Library(config, scheme, target, variant) for variant in target.variants if variant.dtype in widths]
 
 

@@ -18,6 +18,7 @@ from webcompile.errors import WebcompileError
 
 COMMANDS = {
     "compile": "compile a model into an artifact folder (the default command)",
+    "package": "compile a model for a program on another system: Android, iOS, macOS, Windows",
     "generate": "answer one prompt with a compiled model, in a browser or on this machine",
     "bench": "measure a compiled model",
     "compare": "run one model on several targets and say where they differ",

@@ -35,7 +35,8 @@ SHORT_NAMES = {
 }
 """What `--host` takes beside triples. Each is the processor that most of its devices have."""
 
-_OBJECT_FORMATS = {"linux": "elf", "android": "elf", "ios": "macho", "macosx": "macho", "darwin": "macho", "windows": "coff"}
+_SYSTEMS = {"android": "android", "ios": "ios", "macosx": "macos", "darwin": "macos", "windows": "windows", "linux": "linux"}
+"""Part of a triple → its system. The first that is found counts: Android's triples have "linux" too."""
 _PROCESSORS = ("x86_64", "aarch64", "arm64")
 
 
@@ -49,7 +50,7 @@ def get_host(name: str) -> Host:
     """The host of a short name or a triple such as aarch64-linux-android. Raises target_unsupported naming what there is."""
     triple = SHORT_NAMES.get(name, name)
     processor, _, rest = triple.partition("-")
-    if processor not in _PROCESSORS or object_format(triple) is None or not rest:
+    if processor not in _PROCESSORS or system_of(triple) is None or not rest:
         raise WebcompileError(
             "target_unsupported",
             f"got host {name!r}, expected one of {', '.join(SHORT_NAMES)} or a triple",
@@ -60,7 +61,6 @@ def get_host(name: str) -> Host:
     return Host(triple, {"mtriple": triple, **cpu})
 
 
-def object_format(triple: str) -> str | None:
-    """ "elf", "macho" or "coff"; None for systems that are not known."""
-    system = triple.split("-", 1)[-1]
-    return next((form for key, form in _OBJECT_FORMATS.items() if key in system), None)
+def system_of(triple: str) -> str | None:
+    """The short name of a triple's operating system; None for those that are not known."""
+    return next((system for part, system in _SYSTEMS.items() if part in triple), None)
