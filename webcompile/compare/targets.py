@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -69,8 +69,7 @@ def open_subject(folder: Path, place: Place, *, adapter: str, max_context_tokens
         )
     from webcompile.engine import Engine
 
-    variant: dict[str, Any] = {} if place.variant is None else {"variant": place.variant}
-    return Engine(folder, device=place.device, max_context_tokens=max_context_tokens, **variant)
+    return Engine(folder, device=place.device, variant=place.variant, max_context_tokens=max_context_tokens)
 
 
 @dataclass(frozen=True)

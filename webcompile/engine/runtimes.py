@@ -14,10 +14,11 @@ _HINTS = {
 
 
 def check_runtime(target: str) -> None:
-    """Raises target_unsupported if this machine has no runtime for `target`, or no device of that kind."""
+    """Raises target_unsupported or driver_missing if TVM has no runtime for `target` here, device_missing if no device."""
     if target not in _HINTS:
         return
-    missing = tvm.get_global_func(f"device_api.{target}", allow_missing=True) is None
-    if missing or not tvm.device(target).exist:
-        what = "no runtime" if missing else "no device"
-        raise WebcompileError("target_unsupported", f"this machine has {what} for {target}", _HINTS[target])
+    if tvm.get_global_func(f"device_api.{target}", allow_missing=True) is None:
+        code = "driver_missing" if target == "cuda" else "target_unsupported"
+        raise WebcompileError(code, f"this machine has no runtime for {target}", _HINTS[target])
+    if not tvm.device(target).exist:
+        raise WebcompileError("device_missing", f"this machine has no device for {target}", _HINTS[target])
