@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,22 @@ def read_json_object(path: Path, code: str) -> dict[str, Any]:
 def map_file(path: Path, code: str) -> npt.NDArray[np.uint8]:
     """The file as read-only bytes, mapped into memory. Raises WebcompileError(code) if it is empty or cannot be read."""
     try:
-        return np.memmap(path, dtype=np.uint8, mode="r")
-    except ValueError as error:  # numpy's way to say that the file is empty
+        with path.open("rb") as file:
+            return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+    except ValueError as error:  # mmap's way to say that the file is empty
         raise WebcompileError(code, f"{path}: the file is empty", REDOWNLOAD) from error
     except OSError as error:
         raise WebcompileError(code, f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def forget_pages(mapped: npt.NDArray[np.uint8]) -> None:
+    """Takes what was read of a mapped file out of this process's memory. Arrays stay valid: pages come back when read."""
+    base: Any = mapped
+    while isinstance(base, np.ndarray):
+        base = base.base
+    base = base.obj if isinstance(base, memoryview) else base
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def check_plain_name(name: Any, where: str, code: str) -> str:

@@ -20,7 +20,7 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import dequantize
 
 from webcompile.errors import WebcompileError
-from webcompile.weights.files import REDOWNLOAD, map_file
+from webcompile.weights.files import REDOWNLOAD, forget_pages, map_file
 from webcompile.weights.reader import DTYPES, Array, TensorInfo
 
 _MAGIC = b"GGUF"
@@ -107,6 +107,7 @@ class GGUFFile:
         tensor = self.tensors.get(name)
         if tensor is None or self._data is None:
             raise WebcompileError("tensor_mismatch", f"{self.path}: no tensor {name!r}")
+        forget_pages(self._data)
         raw = self._data[tensor.begin : tensor.begin + tensor.nbytes]
         if tensor.ggml_type in _NATIVE_DTYPES:
             return raw.view(DTYPES[tensor.info.dtype]).reshape(tensor.shape)

@@ -15,7 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from webcompile.errors import WebcompileError
-from webcompile.weights.files import REDOWNLOAD, check_plain_name, map_file, parse_json_object, read_json_object
+from webcompile.weights.files import (
+    REDOWNLOAD,
+    check_plain_name,
+    forget_pages,
+    map_file,
+    parse_json_object,
+    read_json_object,
+)
 from webcompile.weights.reader import DTYPES, Array, TensorInfo
 
 INDEX_NAME = "model.safetensors.index.json"
@@ -83,6 +90,11 @@ class SafetensorsFile:
         info, begin = self.infos[name], self._begins[name]
         return self._data[begin : begin + _nbytes(info)].view(DTYPES[info.dtype]).reshape(info.shape)
 
+    def forget(self) -> None:
+        """See `forget_pages`."""
+        if self._data is not None:
+            forget_pages(self._data)
+
     def close(self) -> None:
         """See `WeightReader.close`."""
         self._data = None
@@ -100,6 +112,7 @@ class SafetensorsFolder:
             else (_single_file(folder),)
         )
         self._owners: dict[str, SafetensorsFile] = {}
+        self._last: SafetensorsFile | None = None
         for path in self.files:
             if not path.is_file():
                 raise WebcompileError("weights_invalid", f"{path}: missing, but {INDEX_NAME} names it", REDOWNLOAD)
@@ -117,7 +130,10 @@ class SafetensorsFolder:
         """See `WeightReader.read`."""
         if name not in self._owners:
             raise WebcompileError("tensor_mismatch", f"{self.files[0].parent}: no tensor {name!r}")
-        return self._owners[name].read(name)
+        if self._last is not None:
+            self._last.forget()
+        self._last = self._owners[name]
+        return self._last.read(name)
 
     def close(self) -> None:
         """See `WeightReader.close`."""

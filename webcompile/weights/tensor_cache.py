@@ -20,7 +20,7 @@ import numpy.typing as npt
 from webcompile.config import from_json
 from webcompile.errors import WebcompileError
 from webcompile.manifest import FileEntry
-from webcompile.weights.files import check_plain_name, map_file, parse_json_object, read_bytes
+from webcompile.weights.files import check_plain_name, forget_pages, map_file, parse_json_object, read_bytes
 from webcompile.weights.reader import DTYPES, Array, TensorInfo
 
 INDEX_NAME = "tensor-cache.json"
@@ -81,7 +81,9 @@ class TensorCache:
         if name not in self._located or self._is_closed:
             raise WebcompileError("tensor_mismatch", f"{self.folder}: no tensor {name!r}")
         shard, record = self._located[name]
-        stored = self._map(shard)[record.byteOffset : record.byteOffset + record.nbytes]
+        mapped = self._map(shard)
+        forget_pages(mapped)
+        stored = mapped[record.byteOffset : record.byteOffset + record.nbytes]
         if is_narrowed(record.dtype, record.format):
             widened = stored.view("<u2").astype(np.uint32)
             widened <<= 16
