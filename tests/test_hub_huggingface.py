@@ -1,6 +1,7 @@
 """HF:// names against a local server that speaks the hub's protocol, each in a process of its own, as users have it."""
 
 import hashlib
+import io
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPO = "some-org/tiny-model"
@@ -202,10 +204,19 @@ def test_a_revision_the_hub_does_not_have(hub: Hub, tmp_path: Path) -> None:
     assert error["code"] == "model_not_found" and "no such model or revision" in error["message"]
 
 
-def test_a_model_without_safetensors(hub: Hub, tmp_path: Path) -> None:
+def test_a_model_in_the_format_of_torch(hub: Hub, tmp_path: Path) -> None:
     del hub.files["model.safetensors"]
+    content = io.BytesIO()
+    torch.save({"w": torch.arange(100)}, content)
+    hub.files["pytorch_model.bin"] = content.getvalue()
+    result, _ = run(hub, tmp_path)
+    assert result["sums"] == {"w": 4950.0}
+
+
+def test_a_model_without_weights(hub: Hub, tmp_path: Path) -> None:
+    del hub.files["model.safetensors"], hub.files["pytorch_model.bin"]
     error, _ = run(hub, tmp_path)
-    assert error["code"] == "model_not_found" and "not in safetensors format" in error["message"]
+    assert error["code"] == "model_not_found" and "no weights in a format" in error["message"]
 
 
 def test_a_name_that_is_no_name(hub: Hub, tmp_path: Path) -> None:

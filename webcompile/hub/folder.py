@@ -1,4 +1,4 @@
-"""A local folder as `save_pretrained` and the hub have it: config.json, tokenizer.json, safetensors."""
+"""A local folder as `save_pretrained` and the hub have it: config.json, tokenizer.json, weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from webcompile.errors import WebcompileError
 from webcompile.hub.model import GENERATION_CONFIG_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, ModelSource, fingerprint
 from webcompile.weights.files import parse_json_object, read_bytes
-from webcompile.weights.safetensors import SafetensorsFolder
+from webcompile.weights.folder import WeightFolder
 
 CONFIG_FILE = "config.json"
 CHAT_TEMPLATE_FILE = "chat_template.jinja"
@@ -31,7 +31,7 @@ def load(folder: Path, name: str = "") -> ModelSource:
         for file, content in contents.items()
         if file.endswith(".json")
     }
-    weights = SafetensorsFolder(folder)
+    weights = WeightFolder(folder)
     return ModelSource(
         name=name or folder.resolve().name,
         config=parsed[CONFIG_FILE],

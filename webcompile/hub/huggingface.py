@@ -7,6 +7,7 @@ there.
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from webcompile.errors import WebcompileError
 from webcompile.hub import folder
 from webcompile.hub.model import GENERATION_CONFIG_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, ModelSource
 from webcompile.progress import Progress, Stage
-from webcompile.weights.safetensors import INDEX_NAME, SINGLE_NAME, read_weight_map
+from webcompile.weights.folder import FORMATS, read_weight_map
 
 PREFIX = "hf://"
 _SMALL_FILES = [
@@ -23,7 +24,7 @@ _SMALL_FILES = [
     TOKENIZER_CONFIG_FILE,
     GENERATION_CONFIG_FILE,
     folder.CHAT_TEMPLATE_FILE,
-    INDEX_NAME,
+    *(form.index for form in FORMATS),
 ]
 
 
@@ -50,12 +51,30 @@ def _download(repo: str, revision: str, progress: Progress) -> Path:
     with progress.stage("look up") as stage:
         snapshot = Path(snapshot_download(repo, revision=revision, allow_patterns=_SMALL_FILES, tqdm_class=_bar_class(None)))
         stage.advance(sum((snapshot / name).stat().st_size for name in _SMALL_FILES if (snapshot / name).is_file()))
-    index = snapshot / INDEX_NAME
-    weight_files = sorted(set(read_weight_map(index).values())) if index.is_file() else [SINGLE_NAME]
+    indices = [snapshot / form.index for form in FORMATS if (snapshot / form.index).is_file()]
     with progress.stage("download") as stage:
-        for name in weight_files:
+
+        def fetch(name: str) -> None:
             hf_hub_download(repo, name, revision=snapshot.name, tqdm_class=_bar_class(stage))
+
+        if indices:
+            for name in sorted(set(read_weight_map(indices[0]).values())):
+                fetch(name)
+        else:
+            _fetch_first(fetch, [form.single for form in FORMATS])
     return snapshot
+
+
+def _fetch_first(fetch: Callable[[str], None], names: Sequence[str]) -> None:
+    """Fetches the first of these files that the hub has; its error for the last if there is none."""
+    from huggingface_hub import errors
+
+    for name in names[:-1]:
+        try:
+            return fetch(name)
+        except errors.RemoteEntryNotFoundError:
+            continue
+    return fetch(names[-1])
 
 
 def _bar_class(stage: Stage | None) -> Any:
@@ -99,8 +118,8 @@ def _explain(error: Exception, model: str) -> WebcompileError:
     if isinstance(error, errors.RemoteEntryNotFoundError):
         return WebcompileError(
             "model_not_found",
-            f"{model}: the hub has the model, but not in safetensors format",
-            f"{SINGLE_NAME} is missing there",
+            f"{model}: the hub has the model, but no weights in a format that is read here",
+            f"expected one of {', '.join(form.single for form in FORMATS)}",
         )
     if isinstance(error, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)):
         return WebcompileError(

@@ -12,7 +12,7 @@ from webcompile.progress import Progress
 
 __all__ = ["ModelSource", "resolve"]
 
-_FORMS = "'demo', a folder with config.json and safetensors, a .gguf file, or HF://org/name[@revision]"
+_FORMS = "'demo', a folder with config.json and weights, a .gguf file, or HF://org/name[@revision]"
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 

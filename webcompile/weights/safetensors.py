@@ -1,4 +1,4 @@
-"""Hugging Face's safetensors: one file, or several that `model.safetensors.index.json` lists.
+"""Hugging Face's safetensors.
 
 A file is a uint64 header length, a JSON header `{name: {"dtype", "shape", "data_offsets": [begin, end]}}` and the data
 (https://huggingface.co/docs/safetensors). The header is checked here because files come from strangers.
@@ -15,18 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from webcompile.errors import WebcompileError
-from webcompile.weights.files import (
-    REDOWNLOAD,
-    check_plain_name,
-    forget_pages,
-    map_file,
-    parse_json_object,
-    read_json_object,
-)
+from webcompile.weights.files import REDOWNLOAD, forget_pages, map_file, parse_json_object
 from webcompile.weights.reader import DTYPES, Array, TensorInfo
-
-INDEX_NAME = "model.safetensors.index.json"
-SINGLE_NAME = "model.safetensors"
 
 _MAX_HEADER_NBYTES = 100_000_000
 _LENGTH_NBYTES = 8
@@ -98,75 +88,6 @@ class SafetensorsFile:
     def close(self) -> None:
         """See `WeightReader.close`."""
         self._data = None
-
-
-class SafetensorsFolder:
-    """All safetensors of a model folder: those the index names, else the single file."""
-
-    def __init__(self, folder: Path) -> None:
-        index = folder / INDEX_NAME
-        weight_map = read_weight_map(index) if index.is_file() else None
-        self.files = (
-            tuple(folder / name for name in sorted(set(weight_map.values())))
-            if weight_map is not None
-            else (_single_file(folder),)
-        )
-        self._owners: dict[str, SafetensorsFile] = {}
-        self._last: SafetensorsFile | None = None
-        for path in self.files:
-            if not path.is_file():
-                raise WebcompileError("weights_invalid", f"{path}: missing, but {INDEX_NAME} names it", REDOWNLOAD)
-            file = SafetensorsFile(path)
-            for name in file.infos:
-                if weight_map is None or weight_map.get(name) == path.name:
-                    self._owners[name] = file
-        missing = sorted(set(weight_map or ()) - set(self._owners))
-        if missing:
-            assert weight_map is not None
-            raise _invalid(folder / weight_map[missing[0]], f"tensor {missing[0]!r} is missing, but {INDEX_NAME} names it")
-        self.infos: Mapping[str, TensorInfo] = {name: file.infos[name] for name, file in self._owners.items()}
-
-    def read(self, name: str) -> Array:
-        """See `WeightReader.read`."""
-        if name not in self._owners:
-            raise WebcompileError("tensor_mismatch", f"{self.files[0].parent}: no tensor {name!r}")
-        if self._last is not None:
-            self._last.forget()
-        self._last = self._owners[name]
-        return self._last.read(name)
-
-    def close(self) -> None:
-        """See `WeightReader.close`."""
-        for file in self._owners.values():
-            file.close()
-
-
-def read_weight_map(index: Path) -> dict[str, str]:
-    """Tensor name → plain name of its file, from an index. Raises WebcompileError("weights_invalid")."""
-    weight_map = read_json_object(index, "weights_invalid").get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise _invalid(index, "expected an object 'weight_map' that names files")
-    return {
-        name: check_plain_name(file, f"{index}: weight_map[{name!r}]", "weights_invalid")
-        for name, file in weight_map.items()
-    }
-
-
-def _single_file(folder: Path) -> Path:
-    found = sorted(folder.glob("*.safetensors"))
-    if folder / SINGLE_NAME in found:
-        return folder / SINGLE_NAME
-    if len(found) == 1:
-        return found[0]
-    others = sorted(path.name for path in folder.glob("*.bin"))
-    raise WebcompileError(
-        "weights_invalid",
-        f"{folder}: expected {SINGLE_NAME} or {INDEX_NAME}, got {len(found)} other .safetensors files"
-        + (f" and {others[0]}" if others else ""),
-        "pickled weights (.bin) are never read; save them with transformers: model.save_pretrained(folder)"
-        if others
-        else "",
-    )
 
 
 def _header_nbytes(data: npt.NDArray[np.uint8], path: Path) -> int:
