@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.native_devices import device_params
 from tests.test_build import build, write_model
 from webcompile.cli.main import main
 from webcompile.compare.page import render_page
@@ -189,6 +190,18 @@ def test_the_command_writes_a_report_and_says_what_is_missing(
     report = from_json(Report, json.loads((tmp_path / "report.json").read_text()), where="report.json")
     assert [missing.code for missing in report.missing] == ["target_unsupported"]
     assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize("device", device_params("llvmpipe", "swiftshader", "pthread"))
+def test_native_devices_give_the_tokens_of_the_cpu(tmp_path: Path, model: Path, device: str) -> None:
+    """Seeded answers begin as greedy ones did: they also copy a page that is filled in part."""
+    options = ["--targets", f"cpu,{device}", "-o", str(tmp_path / "out"), "--report", str(tmp_path / "report")]
+    (tmp_path / "prompts.json").write_text('["t1 t2 t3 t4 t5", "t1 t2 t3 t7", "t9"]')
+    assert main(["compare", str(model), *options, "--prompts", str(tmp_path / "prompts.json"), "--tokens", "20"]) == 0
+    report = from_json(Report, json.loads((tmp_path / "report.json").read_text()), where="report.json")
+    assert not report.missing
+    assert [(of.same_tokens, of.seeded_same_tokens, of.num_tokens) for of in report.targets] == [(60, 60, 60)] * 2
+    assert 0 < report.targets[1].max_difference < 1e-3
 
 
 @pytest.mark.parametrize("targets", ["", "cpu,cpu"])

@@ -203,7 +203,15 @@ class Driver {
   void copy(Memory& from, size_t from_offset, Memory& to, size_t to_offset, size_t nbytes) {
     if ((from_offset | to_offset | nbytes) % 4) fail("internal", "a copy on the device splits a word");
     end_pass();
-    wgpu->CommandEncoderCopyBufferToBuffer(commands(), from.buffer, from_offset, to.buffer, to_offset, nbytes);
+    if (from.buffer != to.buffer) {
+      wgpu->CommandEncoderCopyBufferToBuffer(commands(), from.buffer, from_offset, to.buffer, to_offset, nbytes);
+      return;
+    }
+    // WebGPU refuses a copy within one buffer. What is released lives on until the commands are done.
+    WGPUBuffer between = make_buffer(nbytes, WGPUBufferUsage_CopySrc | WGPUBufferUsage_CopyDst);
+    wgpu->CommandEncoderCopyBufferToBuffer(commands(), from.buffer, from_offset, between, 0, nbytes);
+    wgpu->CommandEncoderCopyBufferToBuffer(commands(), between, 0, to.buffer, to_offset, nbytes);
+    wgpu->BufferRelease(between);
   }
 
   Pipeline compile(const Kernel& kernel, const std::string& source) {
