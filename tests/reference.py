@@ -1,4 +1,4 @@
-"""The float32 reference: transformers' own Llama, fed with exactly the weights that an artifact holds."""
+"""The float32 reference: transformers' own model, fed with exactly the weights that an artifact holds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from webcompile.config import from_json
 from webcompile.manifest import Manifest
@@ -27,12 +27,18 @@ PROMPTS = (
 COMPLETION_TOKENS = 32
 
 
+def make_model(config: dict[str, Any]) -> Any:
+    """The model of a config.json, with random weights."""
+    # Falcon's own attention adds ALiBi twice.
+    attention = "sdpa" if config["model_type"] == "falcon" else "eager"
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), attn_implementation=attention)
+
+
 class Reference:
     """Greedy completions and logits in float32 on the CPU."""
 
     def __init__(self, config: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
-        known = {key: value for key, value in config.items() if key != "model_type"}
-        model = LlamaForCausalLM(LlamaConfig(**known)).float().eval()
+        model = make_model(config).float().eval()
         state = {name: torch.from_numpy(np.array(tensor, np.float32)) for name, tensor in tensors.items()}
         missing, unexpected = model.load_state_dict(state, strict=False)
         assert not unexpected, unexpected
@@ -77,40 +83,15 @@ def dequantize(
 ) -> dict[str, np.ndarray]:
     """Undoes what the compiler does to weights: unpacks each matrix and splits what was stacked."""
     scheme, tensors = get_scheme(quantization), {}
+    with torch.device("meta"):
+        shapes = {name: tuple(tensor.shape) for name, tensor in make_model(config).state_dict().items()}
     for name, source in built.weights.items():
+        stored = [shapes[tensor] for tensor in source.tensors]
         if name in reader.infos:
             whole = np.asarray(reader.read(name), np.float32)
         else:
-            shape = (sum(_rows(tensor, config) for tensor in source.tensors), _columns(name, config))
-            arrays = [reader.read(param.name) for param in scheme.weight_params(name, shape)]
-            whole = scheme.unpack(arrays, shape)
-        start = 0
-        for tensor in source.tensors:
-            count = _rows(tensor, config) if len(source.tensors) > 1 else len(whole)
-            tensors[tensor] = whole[start : start + count]
-            start += count
-        assert start == len(whole)
+            shape = source.shape(stored)
+            arrays = [reader.read(param.name) for param in scheme.weight_params(name, (shape[0], shape[1]))]
+            whole = scheme.unpack(arrays, (shape[0], shape[1]))
+        tensors |= dict(zip(source.tensors, source.take_apart(whole, stored), strict=True))
     return tensors
-
-
-def _rows(tensor: str, config: dict[str, Any]) -> int:
-    heads = config["num_attention_heads"]
-    head_dim = config.get("head_dim") or config["hidden_size"] // heads
-    kv = (config.get("num_key_value_heads") or heads) * head_dim
-    sizes = {
-        "q_proj": heads * head_dim,
-        "k_proj": kv,
-        "v_proj": kv,
-        "gate_proj": config["intermediate_size"],
-        "up_proj": config["intermediate_size"],
-        "embed_tokens": config["vocab_size"],
-        "lm_head": config["vocab_size"],
-    }
-    return sizes.get(tensor.split(".")[-2], config["hidden_size"])
-
-
-def _columns(name: str, config: dict[str, Any]) -> int:
-    heads = config["num_attention_heads"]
-    head_dim = config.get("head_dim") or config["hidden_size"] // heads
-    sizes = {"o_proj": heads * head_dim, "down_proj": config["intermediate_size"]}
-    return sizes.get(name.rsplit(".", maxsplit=1)[-1], config["hidden_size"])

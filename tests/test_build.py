@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tests.test_models import TINY, published
+from tests.architectures import TINY as UNEVEN
+from tests.test_models import published
 from webcompile.build.artifact import build_artifact
 from webcompile.errors import WebcompileError
 from webcompile.manifest import Manifest
 from webcompile.progress import SilentProgress
 
+TINY = {"model_type": "llama", **UNEVEN}
 TOKENIZER = {
     "version": "1.0",
     "model": {"type": "WordLevel", "vocab": {f"t{i}": i for i in range(TINY["vocab_size"])}, "unk_token": "t0"},
@@ -27,7 +29,7 @@ TOKENIZER = {
 def write_model(folder: Path, tensors: dict[str, np.ndarray] | None = None, **config: Any) -> Path:
     """A tiny Hugging Face folder."""
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "eos_token_id": 2, **TINY, **config}))
+    (folder / "config.json").write_text(json.dumps({"eos_token_id": 2, **TINY, **config}))
     (folder / "tokenizer.json").write_text(json.dumps(TOKENIZER))
     save_file(published(TINY) if tensors is None else tensors, folder / "model.safetensors")
     return folder

@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "engine": {"weights", "backends"},
     "backends": set(),
     "build": {"hub", "models", "nn", "quantize", "weights", "pipeline", "targets", "link"},
-    "models": {"nn"},
+    "models": {"kernels", "nn"},
     "nn": {"kernels", "quantize"},
     "pipeline": {"passes"},
     "targets": {"kernels"},

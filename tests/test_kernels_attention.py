@@ -11,8 +11,9 @@ from webcompile.engine.sequence import SamplingParams, Sequence
 from webcompile.errors import WebcompileError
 from webcompile.kernels.attention import attention_decode, attention_prefill
 from webcompile.kernels.epilogues import RopeAppend
-from webcompile.kernels.heads import Heads
+from webcompile.kernels.heads import Heads, Scoring
 from webcompile.kernels.matmul import matmul
+from webcompile.kernels.rotation import Rotation
 from webcompile.kernels.trigonometry import fixed_point_turns
 from webcompile.kernels.weights import Plain
 
@@ -21,26 +22,36 @@ PAIR = [param for param in BENCHES if param.id.endswith(("cpu", "webgpu", "-f32-
 
 HEADS = [Heads(6, 2, 10, 4), Heads(9, 3, 64, 16), Heads(5, 5, 12, 4), Heads(5, 1, 48, 16), Heads(3, 3, 80, 16)]
 name_of_heads = "{0.num_heads}x{0.num_kv_heads}x{0.head_dim}".format
+PLAIN = Scoring(0.3)
+SINKS = np.array([0.5, 3.0, -2.0, 9.0, 0.0, 1.0])
 WINDOWS = [(1, 0), (8, 0), (20, 3), (20, 17), (64, 4)]
 
 
-def attended(q: np.ndarray, keys: np.ndarray, values: np.ndarray, heads: Heads, scale: float) -> np.ndarray:
+def attended(q: np.ndarray, keys: np.ndarray, values: np.ndarray, heads: Heads, scoring: Scoring) -> np.ndarray:
     """Attention of the last tokens q[s, h, d] over keys and values [t, kv, d], [s, h d] in float64."""
     group, length = heads.num_heads // heads.num_kv_heads, len(keys)
     at, token = np.arange(length - len(q), length)[:, None], np.arange(length)
     seen = token <= at
     if heads.window:
         seen &= (at - token < heads.window) | (token < heads.sinks)
-    scores = np.einsum("shd,thd->hst", q.astype(np.float64), np.repeat(keys, group, 1)) * scale
+    scores = np.einsum("shd,thd->hst", q.astype(np.float64), np.repeat(keys, group, 1)) * scoring.scale
+    if scoring.softcap:
+        scores = scoring.softcap * np.tanh(scores / scoring.softcap)
+    if scoring.alibi:
+        slopes = 2.0 ** np.array([-2, -4, -6, -8, -1, -3])
+        scores -= scoring.alibi * slopes[:, None, None] * (at - token)
     scores[:, ~seen] = -np.inf
+    if scoring.sinks:  # one more score for each head, and nothing for it to weigh
+        scores = np.concatenate([scores, np.broadcast_to(SINKS[:, None, None], (*scores.shape[:2], 1))], axis=2)
+        values = np.concatenate([values, np.zeros_like(values[:1])])
     shares = np.exp(scores - scores.max(axis=2, keepdims=True))
     shares /= shares.sum(axis=2, keepdims=True)
     return np.einsum("hst,thd->shd", shares, np.repeat(values, group, 1)).reshape(len(q), -1)
 
 
-def check(bench: Bench, heads: Heads, tokens: int, position: int) -> None:
+def check(bench: Bench, heads: Heads, tokens: int, position: int, scoring: Scoring = PLAIN) -> None:
     dtype, (h, kv, d) = bench.dtype, (heads.num_heads, heads.num_kv_heads, heads.head_dim)
-    length, scale = position + tokens, 0.3
+    length = position + tokens
     q, keys = normal(tokens, h, d, dtype=dtype), normal(length, kv, d, dtype=dtype)
     values = keys[::-1, :, ::-1]
     paged = Paged(heads, length, dtype)
@@ -49,10 +60,10 @@ def check(bench: Bench, heads: Heads, tokens: int, position: int) -> None:
         # Pages that the window has passed hold something else by now.
         first, end = -(-heads.sinks // heads.page_tokens), max(0, position - heads.window + 1) // heads.page_tokens
         paged.cache[paged.page_table[first:end]] = np.nan
-    kernel = (attention_decode if tokens == 1 else attention_prefill)(bench.schedule, heads, dtype, scale)
-    out = unwritten(tokens, h * d, dtype=dtype)
-    out = bench.run(kernel, q, np.array([position], np.int32), paged.page_table, paged.cache, out)[-1]
-    close(out, attended(q, keys, values, heads, scale), dtype)
+    kernel = (attention_decode if tokens == 1 else attention_prefill)(bench.schedule, heads, dtype, scoring)
+    out, sinks = unwritten(tokens, h * d, dtype=dtype), [SINKS.astype(dtype)] if scoring.sinks else []
+    out = bench.run(kernel, q, np.array([position], np.int32), paged.page_table, paged.cache, *sinks, out)[-1]
+    close(out, attended(q, keys, values, heads, scoring), dtype)
 
 
 @pytest.mark.parametrize("bench", BENCHES)
@@ -77,15 +88,23 @@ def test_a_window_with_sinks(bench: Bench, window: int, sinks: int, tokens: int,
     check(bench, Heads(6, 2, 16, 4, window, sinks), tokens, position)
 
 
+@pytest.mark.parametrize("bench", BENCHES)
+@pytest.mark.parametrize("scoring", [Scoring(0.3, softcap=2.0), Scoring(0.3, alibi=0.5), Scoring(0.3, sinks=True)], ids=str)
+@pytest.mark.parametrize(("tokens", "position"), [(1, 0), (1, 100), (11, 90)])
+def test_scores(bench: Bench, scoring: Scoring, tokens: int, position: int) -> None:
+    check(bench, Heads(6, 2, 16, 4), tokens, position, scoring)
+
+
 @pytest.mark.parametrize("bench", PAIR)
 @pytest.mark.parametrize(("window", "sinks"), [(None, 0), (7, 3)], ids=["all", "window"])
 def test_sequences_that_fork_and_roll_back(bench: Bench, window: int | None, sinks: int) -> None:
     """The kernels, the pages of the block manager and what numpy makes of each sequence's own plain keys and values."""
-    heads, dtype, scale = Heads(3, 1, 8, 4, window, sinks), bench.dtype, 0.3
+    heads, dtype, scoring = Heads(3, 1, 8, 4, window, sinks), bench.dtype, PLAIN
     (h, kv, d), rng = (heads.num_heads, heads.num_kv_heads, heads.head_dim), np.random.default_rng(1)
     size = (h + 2 * kv) * d
-    append = matmul(bench.schedule, Plain(dtype), size, size, dtype, one_token=True, epilogue=RopeAppend(heads, dtype))
-    decode = attention_decode(bench.schedule, heads, dtype, scale)
+    epilogue = RopeAppend(heads, Rotation(d, d), dtype)
+    append = matmul(bench.schedule, Plain(dtype), size, size, dtype, one_token=True, epilogue=epilogue)
+    decode = attention_decode(bench.schedule, heads, dtype, scoring)
     frequencies = 1e4 ** (-np.arange(0, d, 2) / d)
     cache = unwritten(12, 2, kv, heads.page_tokens, d, dtype=dtype)
     writable = [cache]
@@ -131,7 +150,7 @@ def test_sequences_that_fork_and_roll_back(bench: Bench, window: int | None, sin
             rows = rotated(x.reshape(1, -1, d), position, frequencies, h + kv)
             plain[sequence].append(rows[0])
             own = np.stack(plain[sequence])
-            close(out, attended(rows[:, :h], own[:, h : h + kv], own[:, h + kv :], heads, scale), dtype)
+            close(out, attended(rows[:, :h], own[:, h : h + kv], own[:, h + kv :], heads, scoring), dtype)
     assert len(plain) > 1
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from webcompile.errors import WebcompileError
 from webcompile.manifest import FileEntry, ParamEntry
-from webcompile.models import Architecture, WeightSource
+from webcompile.models import Architecture
+from webcompile.models.common.weights import WeightSource
 from webcompile.progress import Progress
 from webcompile.quantize.scheme import Scheme
 from webcompile.weights.reader import DTYPES, Array, WeightReader
@@ -34,7 +35,7 @@ def convert_weights(
     nbytes = sum(math.prod(info.shape) * DTYPES[info.dtype].itemsize for info in infos)
     with ShardWriter(folder) as writer, progress.stage("quantize weights", nbytes) as stage:
         for name, source in architecture.weights.items():
-            tensor = _read_stacked(reader, source)
+            tensor = source.assemble([reader.read(name) for name in source.tensors])
             if tensor.ndim == 1:
                 writer.add(name, _finite(name, tensor).astype(scheme.compute_dtype))
             else:
@@ -65,7 +66,7 @@ def check_shapes(reader: WeightReader, architecture: Architecture, scheme: Schem
     """Raises WebcompileError("tensor_mismatch") unless the tensors give every compiled parameter its shape."""
     expected = {param.name: param.shape for param in params}
     for name, source in architecture.weights.items():
-        shape = _stacked_shape(name, reader, source)
+        shape = _shape(name, reader, source)
         stored = scheme.weight_params(name, (shape[0], shape[1])) if len(shape) == 2 else (ParamEntry(name, shape, ""),)
         for param in stored:
             if expected.get(param.name) != param.shape:
@@ -77,20 +78,15 @@ def check_shapes(reader: WeightReader, architecture: Architecture, scheme: Schem
                 )
 
 
-def _stacked_shape(name: str, reader: WeightReader, source: WeightSource) -> tuple[int, ...]:
-    shapes = [reader.infos[tensor].shape for tensor in source.tensors]
-    if len({shape[1:] for shape in shapes}) != 1 or len(shapes[0]) not in (1, 2):
-        raise WebcompileError("tensor_mismatch", f"{name}: tensors {', '.join(source.tensors)} have shapes {shapes}")
-    return (sum(shape[0] for shape in shapes), *shapes[0][1:])
+def _shape(name: str, reader: WeightReader, source: WeightSource) -> tuple[int, ...]:
+    try:
+        return source.shape([reader.infos[tensor].shape for tensor in source.tensors])
+    except ValueError as error:
+        raise WebcompileError("tensor_mismatch", f"{name}: {error}") from error
 
 
 def _used(architecture: Architecture) -> list[str]:
     return [tensor for source in architecture.weights.values() for tensor in source.tensors]
-
-
-def _read_stacked(reader: WeightReader, source: WeightSource) -> Array:
-    parts = [reader.read(tensor) for tensor in source.tensors]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _finite(name: str, tensor: Array) -> Array:

@@ -16,10 +16,12 @@ from tvm import relax
 import webcompile
 from webcompile import assets
 from webcompile.contracts import ABI_VERSION
+from webcompile.errors import WebcompileError
 from webcompile.link import device_code, link_model, link_object, link_shared
 from webcompile.manifest import KVCacheSpec, ParamEntry, Variant
+from webcompile.nn.config import DecoderConfig
 from webcompile.nn.context import Context
-from webcompile.nn.decoder import CausalLM, DecoderConfig
+from webcompile.nn.decoder import CausalLM
 from webcompile.pipeline import pipeline
 from webcompile.quantize.scheme import Scheme
 from webcompile.targets import TargetSpec, VariantSpec
@@ -105,10 +107,20 @@ def libraries(config: DecoderConfig, scheme: Scheme, target: TargetSpec) -> list
     """The variants of a target that can read the scheme's weights: our loaders widen what is stored, never narrow it.
 
     Objects go into programs whose loader is TVM's, which takes weights as they are.
+    Raises WebcompileError("quantization_unsupported") where that leaves none.
     """
-    is_object = target.library.endswith(".o")
-    widths = (scheme.compute_dtype,) if scheme.compute_dtype == "float32" or is_object else ("float16", "float32")
-    return [Library(config, scheme, target, variant) for variant in target.variants if variant.dtype in widths]
+    wide, is_object = config.float32_only, target.library.endswith(".o")
+    stored = (scheme.compute_dtype,) if scheme.compute_dtype == "float32" or is_object else ("float16", "float32")
+    widths = tuple(width for width in stored if width == "float32" or not wide)
+    found = [Library(config, scheme, target, variant) for variant in target.variants if variant.dtype in widths]
+    if not found:
+        raise WebcompileError(
+            "quantization_unsupported",
+            f"target {target.name!r} has no variant that computes this model in {' or '.join(stored)}"
+            + (", and its activations exceed what float16 can hold" if wide else ""),
+            "use q4f32_1 or q0f32",
+        )
+    return found
 
 
 @functools.cache

@@ -39,7 +39,7 @@ from webcompile.kernels.builder import (
     vectors,
     when,
 )
-from webcompile.kernels.heads import Heads
+from webcompile.kernels.heads import Heads, Scoring
 
 SHARED_NBYTES = 16384
 """Shared memory that every WebGPU device gives a workgroup."""
@@ -58,21 +58,21 @@ VALUES = 64
 
 
 @functools.cache
-def attention_prefill(schedule: Schedule, heads: Heads, dtype: str, scale: float) -> Any:
-    """Prefill: the PrimFunc (q[s, h, d], position[1], page_table[pages], cache, out[s, h d]).
+def attention_prefill(schedule: Schedule, heads: Heads, dtype: str, scoring: Scoring) -> Any:
+    """Prefill: the PrimFunc (q[s, h, d], position[1], page_table[pages], cache, [sinks[h]], out[s, h d]).
 
     Token i of q stands at position[0] + i and sees the cached tokens up to itself that `heads` lets it see.
     """
-    return _attention("attention_prefill", _Layout.of(schedule, heads, one_token=False), heads, dtype, scale)
+    return _attention("attention_prefill", _Layout.of(schedule, heads, one_token=False), heads, dtype, scoring)
 
 
 @functools.cache
-def attention_decode(schedule: Schedule, heads: Heads, dtype: str, scale: float) -> Any:
-    """Decode: the PrimFunc (q[1, h, d], position[1], page_table[pages], cache, out[1, h d]), as attention_prefill.
+def attention_decode(schedule: Schedule, heads: Heads, dtype: str, scoring: Scoring) -> Any:
+    """Decode: the PrimFunc (q[1, h, d], position[1], page_table[pages], cache, [sinks[h]], out[1, h d]), as above.
 
     The grid depends on nothing but the heads, so that a recorded step serves every position.
     """
-    return _attention("attention_decode", _Layout.of(schedule, heads, one_token=True), heads, dtype, scale)
+    return _attention("attention_decode", _Layout.of(schedule, heads, one_token=True), heads, dtype, scoring)
 
 
 @dataclass(frozen=True)
@@ -183,13 +183,14 @@ class _Layout:
         return (vector * self.lanes + thread % self.lanes) * self.width
 
 
-def _attention(name: str, layout: _Layout, heads: Heads, dtype: str, scale: float) -> Any:
+def _attention(name: str, layout: _Layout, heads: Heads, dtype: str, scoring: Scoring) -> Any:
     tokens = 1 if layout.one_token else tirx.Var("s", "int64")
     num_groups, units = heads.num_heads // layout.heads, 1 if layout.one_token else layout.teams
-    with kernel(name) as finish:
+    with kernel(f"{name}_window" if heads.window else name) as finish:
         q = argument("q", (tokens, heads.num_heads, heads.head_dim), dtype)
         position = argument("position", (1,), "int32")
         page_table, cache = heads.declare_cache(dtype)
+        sinks = argument("sinks", (heads.num_heads,), dtype) if scoring.sinks else None
         out = argument("out", (tokens, heads.num_heads * heads.head_dim), dtype)
         q, cache = layout.as_loaded(q, cache)
         grid = blocks(layout.schedule, ceildiv(ceildiv(tokens, layout.tokens) * num_groups, units))
@@ -205,12 +206,17 @@ def _attention(name: str, layout: _Layout, heads: Heads, dtype: str, scale: floa
             unit = block if layout.one_token else block * units + tirx.floordiv(thread, layout.lanes)
             head = tirx.floormod(unit, num_groups) * layout.heads
             queries = [(other, head + n) for other in range(layout.tokens) for n in range(layout.heads)]
-            team = _Team.start(layout, q, [(clamped(unit, other), own) for other, own in queries], scale, thread)
+            team = _Team.start(layout, q, [(clamped(unit, other), own) for other, own in queries], scoring.scale, thread)
+            if sinks is not None:
+                team.begin_with([f32(sinks[own]) for _, own in queries])
             # One span for all teams of a workgroup, so that barriers meet.
             ends = clamped(block * units, 0), clamped(block * units + units - 1, layout.tokens - 1)
             span = _Span.of(heads, position[0], *(_int32(end) for end in ends))
-            seen = [functools.partial(span.sees, position[0] + _int32(clamped(unit, other))) for other, _ in queries]
-            team.run_through(span, seen, page_table, cache, tirx.floordiv(head, heads.group))
+            scored = [
+                functools.partial(_score, span, scoring, (own, position[0] + _int32(clamped(unit, other))))
+                for other, own in queries
+            ]
+            team.run_through(span, scored, page_table, cache, tirx.floordiv(head, heads.group))
 
             def put(other: int, own: Expr, dim: Expr, value: Expr) -> None:
                 store(out, (token(unit, other), own * heads.head_dim + dim), value.astype(dtype))
@@ -288,15 +294,26 @@ class _Team:
                     store(sums, i, f32(0.0))
         return cls(layout, thread, values, sums, maxima, denominators)
 
+    def begin_with(self, scores: Sequence[Expr]) -> None:
+        """Counts a score for each query to which no value belongs; among teams that share a query the first does."""
+        layout = self.layout
+        with when(tirx.floormod(self.team, layout.split) == 0):
+            for query, score in enumerate(scores):
+                store(self.maxima, query, score)
+                store(self.denominators, query, f32(1.0))
+
     @property
     def team(self) -> Expr:
         """Number of the team."""
         return tirx.floordiv(self.thread, self.layout.lanes)
 
     def run_through(
-        self, span: _Span, seen: Sequence[Callable[[Expr], Expr]], page_table: Buffer, cache: Buffer, kv_head: Expr
+        self, span: _Span, scored: Sequence[Callable[[Expr, Expr], Expr]], page_table: Buffer, cache: Buffer, kv_head: Expr
     ) -> None:
-        """Sums up the tokens of a span that each query has seen; every thread makes the same number of steps."""
+        """Sums up the tokens of a span by the scores that each query makes of (product, token).
+
+        Every thread makes the same number of steps.
+        """
         layout, page_tokens = self.layout, span.heads.page_tokens
         in_memory = shared((layout.scores, layout.threads)) if layout.exchanges_in_memory else None
         with T.serial(ceildiv(span.count[0], layout.split * layout.tile)) as step:
@@ -332,7 +349,7 @@ class _Team:
                     parts = (in_memory[i, self.team * layout.lanes + lane] for lane in range(layout.lanes))
                     store(scores, i, functools.reduce(operator.add, parts))
                 barrier()
-            self._weigh(scores, span, seen, first[0])
+            self._weigh(scores, span, scored, first[0])
             with each(1) as (j, loaded), loaded() as (i, value):
                 for query in range(layout.queries):
                     for part in range(layout.width):
@@ -346,15 +363,15 @@ class _Team:
             dim = layout.dimension(vector, self.thread)
             yield vector * layout.width, layout.load(cache, (page, part, kv_head, slot), dim)
 
-    def _weigh(self, scores: Buffer, span: _Span, seen: Sequence[Callable[[Expr], Expr]], first: Expr) -> None:
-        """Scores of a tile become weights relative to the new maximum, and the sums so far with them."""
+    def _weigh(self, scores: Buffer, span: _Span, scored: Sequence[Callable[[Expr, Expr], Expr]], first: Expr) -> None:
+        """Products of a tile become weights relative to the new maximum, and the sums so far with them."""
         layout = self.layout
         for query in range(layout.queries):
             higher, factor = local(1), local(1)
             store(higher, 0, self.maxima[query])
             with layout.each_cached() as j:
                 i = query * layout.tile + j
-                store(scores, i, tirx.Select(seen[query](span.token(first + j)), scores[i], f32(LOWEST)))
+                store(scores, i, scored[query](scores[i], span.token(first + j)))
                 store(higher, 0, tirx.max(higher[0], scores[i]))
             store(factor, 0, tirx.exp(self.maxima[query] - higher[0]))
             store(self.maxima, query, higher[0])
@@ -421,6 +438,13 @@ def _merged(parts: Buffer, maxima: Buffer, denominators: Buffer, query: Expr, di
         add(denominator, 0, factor[0] * denominators[query, team])
         add(value, 0, factor[0] * parts[query, team, dim])
     return value[0] / denominator[0]
+
+
+def _score(span: _Span, scoring: Scoring, query: tuple[Expr, Expr], product: Expr, token: Expr) -> Expr:
+    """The score of a token for a query (head, position), lowest where it is not seen."""
+    head, at = query
+    seen = span.sees(at, token)
+    return tirx.Select(seen, scoring.apply(product, head, span.heads.num_heads, token), f32(LOWEST))
 
 
 def _int32(value: Expr) -> Expr:

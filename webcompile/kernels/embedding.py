@@ -1,4 +1,4 @@
-"""Embedding: y[s, m] = weight[token_ids[s], m], dequantized."""
+"""Embedding: y[s, m] = scale * weight[token_ids[s], m] + learned[position + s, m], dequantized."""
 
 from __future__ import annotations
 
@@ -12,13 +12,28 @@ from webcompile.kernels.weights import BLOCK, WeightFormat
 
 
 @cache
-def embedding(schedule: Schedule, weight: WeightFormat, vocab_size: int, width: int, dtype: str, *, one_token: bool) -> Any:
-    """The PrimFunc (token_ids[s] int32, weight buffers, y[s, width]). A token id out of range reads the last row."""
+def embedding(
+    schedule: Schedule,
+    weight: WeightFormat,
+    vocab_size: int,
+    width: int,
+    dtype: str,
+    *,
+    one_token: bool,
+    scale: float = 1.0,
+    learned: int = 0,
+) -> Any:
+    """The PrimFunc (token_ids[s] int32, weight buffers, [position[1], positions[learned width]], y[s, width]).
+
+    A token id out of range reads the last row, as does a position.
+    """
     tokens: Expr = 1 if one_token else tirx.Var("s", "int64")
     per_token = ceildiv(width, BLOCK)
     with kernel(f"embedding_{weight.key}_{width}" + ("" if one_token else "_tiled")) as finish:
         token_ids = argument("token_ids", (tokens,), "int32")
         matrix = weight.declare("w", vocab_size, width)
+        position = argument("position", (1,), "int32") if learned else None
+        positions = argument("positions", (learned * width,), dtype) if learned else None
         y = argument("y", (tokens, width), dtype)
         total = tokens * per_token
         with (
@@ -32,5 +47,10 @@ def embedding(schedule: Schedule, weight: WeightFormat, vocab_size: int, width: 
             for i, code in enumerate(weight.codes(matrix, row, column)):
                 with when(column * BLOCK + i < width):
                     value = (code * exact(1 / weight.multiples[i]) - f32(weight.offset)) * weight.scale(matrix, row, column)
+                    if scale != 1:
+                        value = value * f32(scale)
+                    if position is not None and positions is not None:
+                        where = tirx.min(position[0] + token, learned - 1)
+                        value = value + f32(positions[where * width + column * BLOCK + i])
                     store(y, (token, column * BLOCK + i), value.astype(dtype))
     return finish()

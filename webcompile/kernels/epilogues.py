@@ -8,9 +8,10 @@ from typing import Protocol
 
 from tvm import tirx
 
-from webcompile.kernels.builder import Buffer, Expr, argument, f32, local, store, when
+from webcompile.kernels.activations import ACTIVATIONS, tanh
+from webcompile.kernels.builder import Buffer, Expr, argument, f32, hold, local, store
 from webcompile.kernels.heads import Heads
-from webcompile.kernels.trigonometry import sine_cosine
+from webcompile.kernels.rotation import Rotation, append
 
 
 class Epilogue(Protocol):
@@ -43,9 +44,11 @@ class Epilogue(Protocol):
 
 @dataclass(frozen=True)
 class Store:
-    """y[s, rows] = sums, in `dtype`."""
+    """y[s, rows] = scale * sums in `dtype`, with a softcap: cap * tanh(... / cap)."""
 
     dtype: str
+    scale: float = 1.0
+    softcap: float = 0.0
     suffix: str = ""
     rows_per_unit: int = 1
 
@@ -59,14 +62,18 @@ class Store:
 
     def emit(self, buffers: Sequence[Buffer], values: Sequence[Expr], token: Expr, unit: Expr) -> None:
         """See Epilogue."""
-        store(buffers[0], (token, unit), values[0].astype(self.dtype))
+        value = times(values[0], self.scale)
+        if self.softcap:
+            value = f32(self.softcap) * tanh(value * f32(1 / self.softcap))
+        store(buffers[0], (token, unit), value.astype(self.dtype))
 
 
 @dataclass(frozen=True)
 class AddResidual:
-    """y[s, rows] = sums + residual[s, rows]."""
+    """y[s, rows] = scale * sums + residual[s, rows]."""
 
     dtype: str
+    scale: float = 1.0
     suffix: str = "_residual"
     rows_per_unit: int = 1
 
@@ -81,16 +88,47 @@ class AddResidual:
     def emit(self, buffers: Sequence[Buffer], values: Sequence[Expr], token: Expr, unit: Expr) -> None:
         """See Epilogue."""
         residual, y = buffers
-        store(y, (token, unit), (values[0] + f32(residual[token, unit])).astype(self.dtype))
+        store(y, (token, unit), (times(values[0], self.scale) + f32(residual[token, unit])).astype(self.dtype))
 
 
 @dataclass(frozen=True)
-class SwiGLU:
-    """y[s, rows / 2] = silu(gate) * up; rows n and n + rows / 2 are gate and up (Shazeer 2020)."""
+class Activate:
+    """y[s, rows] = activation(sums)."""
 
     dtype: str
-    suffix: str = "_swiglu"
+    activation: str
+    rows_per_unit: int = 1
+
+    @property
+    def suffix(self) -> str:
+        """See Epilogue."""
+        return f"_{self.activation}"
+
+    def rows(self, unit: Expr, num_rows: int) -> list[Expr]:
+        """See Epilogue."""
+        return [unit]
+
+    def declare(self, tokens: Expr, num_rows: int) -> list[Buffer]:
+        """y[s, rows]."""
+        return [argument("y", (tokens, num_rows), self.dtype)]
+
+    def emit(self, buffers: Sequence[Buffer], values: Sequence[Expr], token: Expr, unit: Expr) -> None:
+        """See Epilogue."""
+        store(buffers[0], (token, unit), ACTIVATIONS[self.activation](hold(values[0])).astype(self.dtype))
+
+
+@dataclass(frozen=True)
+class Gate:
+    """y[s, rows / 2] = activation(gate) * up; rows n and n + rows / 2 are gate and up (Shazeer 2020)."""
+
+    dtype: str
+    activation: str
     rows_per_unit: int = 2
+
+    @property
+    def suffix(self) -> str:
+        """See Epilogue."""
+        return f"_{self.activation}_gate"
 
     def rows(self, unit: Expr, num_rows: int) -> list[Expr]:
         """See Epilogue."""
@@ -103,63 +141,57 @@ class SwiGLU:
     def emit(self, buffers: Sequence[Buffer], values: Sequence[Expr], token: Expr, unit: Expr) -> None:
         """See Epilogue."""
         gate, up = values
-        store(buffers[0], (token, unit), (gate / (f32(1.0) + tirx.exp(-gate)) * up).astype(self.dtype))
+        store(buffers[0], (token, unit), (ACTIVATIONS[self.activation](hold(gate)) * up).astype(self.dtype))
 
 
 @dataclass(frozen=True)
 class RopeAppend:
     """The rows are queries, keys and values, [(h + 2 kv) d]: rotates the first two, appends the last two to the cache.
 
-    Dimension i of a head rotates with i + d / 2, as in Hugging Face's `rotate_half`; they are a unit.
+    The two dimensions of a head that rotate together are a unit. With `clip`, all are first bounded to -clip .. clip.
     """
 
     heads: Heads
+    rotation: Rotation
     dtype: str
-    suffix: str = "_rope_append"
+    clip: float = 0.0
     rows_per_unit: int = 2
 
     @property
-    def half(self) -> int:
-        """Units of a head."""
-        return self.heads.head_dim // 2
+    def suffix(self) -> str:
+        """See Epilogue."""
+        return f"_{self.rotation.key}_append"
 
     def rows(self, unit: Expr, num_rows: int) -> list[Expr]:
         """See Epilogue."""
-        first = tirx.floordiv(unit, self.half) * self.heads.head_dim + tirx.floormod(unit, self.half)
-        return [first, first + self.half]
+        half = self.heads.head_dim // 2
+        first = tirx.floordiv(unit, half) * self.heads.head_dim
+        return [first + dim for dim in self.rotation.pair(tirx.floormod(unit, half))]
 
     def declare(self, tokens: Expr, num_rows: int) -> list[Buffer]:
-        """turns[d / 2] uint32, position[1], page_table[pages], cache (written in place at position[0] + s), q[s, h, d]."""
-        turns = argument("turns", (self.half,), "uint32")
+        """[turns[dims / 2] uint32], position[1], page_table[pages], cache (written at position[0] + s), q[s, h, d]."""
+        turns = self.rotation.declare()
         position = argument("position", (1,), "int32")
         page_table, cache = self.heads.declare_cache(self.dtype)
         q = argument("q", (tokens, self.heads.num_heads, self.heads.head_dim), self.dtype)
-        return [turns, position, page_table, cache, q]
+        return [*turns, position, page_table, cache, q]
 
     def emit(self, buffers: Sequence[Buffer], values: Sequence[Expr], token: Expr, unit: Expr) -> None:
         """See Epilogue."""
-        turns, position, page_table, cache, q = buffers
-        num_heads, num_keys = self.heads.num_heads, self.heads.num_heads + self.heads.num_kv_heads
-        head, i = tirx.floordiv(unit, self.half), tirx.floormod(unit, self.half)
-        where, page, slot = local(1, "int32"), local(1, "int32"), local(1, "int32")
+        *turns, position, page_table, cache, q = buffers
+        half = self.heads.head_dim // 2
+        head, i = tirx.floordiv(unit, half), tirx.floormod(unit, half)
+        where = local(1, "int32")
         store(where, 0, position[0] + token)
-        store(page, 0, page_table[tirx.floordiv(where[0], self.heads.page_tokens)])
-        store(slot, 0, tirx.floormod(where[0], self.heads.page_tokens))
         pair = local(2)
-        store(pair, 0, values[0])
-        store(pair, 1, values[1])
-        with when(head < num_keys):
-            sine, cosine = sine_cosine(turns[i] * where[0].astype("uint32"))
-            a, b = local(1), local(1)
-            store(a, 0, pair[0])
-            store(b, 0, pair[1])
-            store(pair, 0, a[0] * cosine - b[0] * sine)
-            store(pair, 1, b[0] * cosine + a[0] * sine)
-        for part in range(2):
-            value, dim = pair[part].astype(self.dtype), i + part * self.half
-            with when(head < num_heads):
-                store(q, (token, head, dim), value)
-            with when(tirx.all(head >= num_heads, head < num_keys)):
-                store(cache, (page[0], 0, head - num_heads, slot[0], dim), value)
-            with when(head >= num_keys):
-                store(cache, (page[0], 1, head - num_keys, slot[0], dim), value)
+        for part, value in enumerate(values):
+            bounded = tirx.max(tirx.min(value, f32(self.clip)), f32(-self.clip)) if self.clip else value
+            store(pair, part, bounded)
+        self.rotation.turn(turns, where[0], i, pair, head < self.heads.num_heads + self.heads.num_kv_heads)
+        placed = zip(self.rotation.pair(i), (pair[0], pair[1]), strict=True)
+        append(self.heads, (page_table, cache, q), (token, where[0]), head, placed)
+
+
+def times(value: Expr, factor: float) -> Expr:
+    """The product, unless it is by one."""
+    return value if factor == 1 else value * f32(factor)

@@ -27,6 +27,7 @@ from webcompile.kernels.builder import (
     when,
 )
 from webcompile.kernels.epilogues import Epilogue, Store
+from webcompile.kernels.norm import Normalization
 from webcompile.kernels.product import Operands
 from webcompile.kernels.thread_product import ThreadProduct
 from webcompile.kernels.tile_product import TileProduct
@@ -44,29 +45,31 @@ def matmul(
     one_token: bool,
     epilogue: Epilogue | None = None,
     bias: bool = False,
-    norm_epsilon: float | None = None,
+    norm: Normalization | None = None,
 ) -> Any:
-    """The PrimFunc (x[s, columns] dtype, weight buffers, [bias[rows]], [norm[columns]], the epilogue's buffers).
+    """The PrimFunc (x[s, columns] dtype, weight buffers, [bias[rows]], [norm[parts columns]], the epilogue's buffers).
 
-    `one_token` fixes s = 1 (decode); else s is symbolic and tokens are tiled. With `norm_epsilon`, x is first RMS
-    normalized and scaled by `norm`: the factor is the same for a whole token, so it is applied to the finished sums.
+    `one_token` fixes s = 1 (decode); else s is symbolic and tokens are tiled. With `norm`, x is normalized first. The
+    factor of an RMS norm is the same for a whole token, so it is applied to the finished sums; a norm that subtracts the
+    mean takes a pass of its own over x, and only in decode can be had here.
     """
     epilogue = epilogue or Store(dtype)
     tokens: Expr = 1 if one_token else tirx.Var("s", "int64")
     tile = None if one_token else schedule.product_tile
-    name = f"matmul_{weight.key}_{rows}x{columns}{'_norm' if norm_epsilon is not None else ''}{epilogue.suffix}"
+    assert one_token or norm is None or not (norm.centers or norm.bias)
+    name = f"matmul_{weight.key}_{rows}x{columns}{'_norm' if norm is not None else ''}{epilogue.suffix}"
     with kernel(name + ("" if one_token else "_tiled")) as finish:
         x = argument("x", (tokens, columns), dtype)
         matrix = weight.declare("w", rows, columns)
         bias_buffer = argument("bias", (rows,), dtype) if bias else None
-        norm = argument("norm", (columns,), dtype) if norm_epsilon is not None else None
+        params = argument("norm", (norm.parts * columns,), dtype) if norm is not None and norm.parts else None
         outputs = epilogue.declare(tokens, rows)
         if schedule.lanes > 1 or tile is not None:
             if tile is None:
                 matrix = weight.widen(matrix)
             if columns % 4 == 0:
-                x, norm = vectors(x), None if norm is None else vectors(norm)
-        operands = Operands(x, norm, weight, matrix, epilogue, tokens, rows, columns)
+                x, params = vectors(x), None if params is None else vectors(params)
+        operands = Operands(x, norm, params, weight, matrix, epilogue, tokens, rows, columns)
         product = ThreadProduct(operands, schedule, one_token) if tile is None else TileProduct(operands, schedule, tile)
         with (
             blocks(schedule, ceildiv(tokens, product.token_tile), "y") as token_block,
@@ -77,8 +80,8 @@ def matmul(
             share = product.emit(token_block, unit_block, thread)
             with each(share.num_tokens) as t:
                 factor = f32(1.0)
-                if norm_epsilon is not None:
-                    factor = hold(tirx.rsqrt(share.square(t) / f32(columns) + f32(norm_epsilon)))
+                if norm is not None and not norm.centers:
+                    factor = hold(norm.factor(share.square(t), columns))
                 with each(share.num_units) as u:
                     unit, token = share.unit(u), share.token(t)
                     with when(tirx.all(unit < operands.num_units, token < tokens, share.owned)):

@@ -9,6 +9,7 @@ from tvm import tirx
 
 from webcompile.kernels.builder import Buffer, Expr, are_vectors, elements, f32
 from webcompile.kernels.epilogues import Epilogue
+from webcompile.kernels.norm import Normalization
 from webcompile.kernels.weights import BLOCK, WeightFormat
 
 
@@ -16,11 +17,12 @@ from webcompile.kernels.weights import BLOCK, WeightFormat
 class Operands:
     """x[tokens, columns] times a weight [rows, columns], whose rows come in units of the epilogue.
 
-    With `norm`, x is scaled by it, and its squares are summed as well.
+    With `norm`, x is normalized on the way: an RMS norm by its parameters alone, its factor belongs to the finished sums.
     """
 
     x: Buffer
-    norm: Buffer | None
+    norm: Normalization | None
+    norm_params: Buffer | None
     weight: WeightFormat
     matrix: Sequence[Buffer]
     epilogue: Epilogue
@@ -46,23 +48,46 @@ class Operands:
         """A row of x; tokens beyond the end repeat the last one."""
         return token if isinstance(self.tokens, int) else tirx.min(token, self.tokens - 1)
 
-    def load(self, buffer: Buffer, row: Expr | None, column: Expr) -> Expr:
-        """buffer[row, column] or buffer[column] of x or the norm as float32, zero beyond the last column."""
-        if self.whole_groups:
-            return f32(buffer[column] if row is None else buffer[row, column])
-        # Not a branch: dozens of them in a row take SwiftShader's compiler all memory.
-        last = tirx.min(column, self.columns - 1)
-        return f32(buffer[last] if row is None else buffer[row, last]) * f32(column < self.columns)
+    def load(self, token: Expr, column: Expr) -> Expr:
+        """x[token, column] as float32, zero beyond the last column."""
+        return self._load(self.x, (token,), column)
 
-    def load_quad(self, buffer: Buffer, row: Expr | None, quad: Expr) -> list[Expr]:
-        """Columns 4 quad ... of x or the norm."""
-        if not are_vectors(buffer):
-            return [self.load(buffer, row, quad * 4 + i) for i in range(4)]
+    def load_norm(self, part: int, column: Expr) -> Expr:
+        """Weight (part 0) or bias (1) of the norm as float32, zero beyond the last column."""
+        assert self.norm_params is not None
+        return self._load(self.norm_params, (), column, part * self.columns)
+
+    def load_quad(self, token: Expr, quad: Expr) -> list[Expr]:
+        """x[token, 4 quad ...]"""
+        return self._load_quad(self.x, (token,), quad)
+
+    def load_norm_quad(self, part: int, quad: Expr) -> list[Expr]:
+        """`load_norm` of columns 4 quad ..."""
+        assert self.norm_params is not None
+        return self._load_quad(self.norm_params, (), quad, part * self.columns)
+
+    def normalized(self, value: Expr, statistics: tuple[Expr, Expr] | None, weight: Expr | None, bias: Expr | None) -> Expr:
+        """A value of x as the product takes it; `statistics` are mean and factor of a norm that subtracts the mean."""
+        assert self.norm is not None
+        if statistics is not None:
+            mean, factor = statistics
+            value = (value - mean) * factor
+        return self.norm.apply(value, weight, bias)
+
+    def _load(self, buffer: Buffer, row: tuple[Expr, ...], column: Expr, start: int = 0) -> Expr:
         if self.whole_groups:
-            return [f32(value) for value in elements(buffer[quad] if row is None else buffer[row, quad])]
+            return f32(buffer[(*row, start + column)])
+        # Not a branch: dozens of them in a row take SwiftShader's compiler all memory.
+        return f32(buffer[(*row, start + tirx.min(column, self.columns - 1))]) * f32(column < self.columns)
+
+    def _load_quad(self, buffer: Buffer, row: tuple[Expr, ...], quad: Expr, start: int = 0) -> list[Expr]:
+        if not are_vectors(buffer):
+            return [self._load(buffer, row, quad * 4 + i, start) for i in range(4)]
+        if self.whole_groups:
+            return [f32(value) for value in elements(buffer[(*row, start // 4 + quad)])]
         last = tirx.min(quad, self.columns // 4 - 1)
         inside = f32(quad < self.columns // 4)
-        return [f32(value) * inside for value in elements(buffer[last] if row is None else buffer[row, last])]
+        return [f32(value) * inside for value in elements(buffer[(*row, start // 4 + last)])]
 
 
 @dataclass(frozen=True)

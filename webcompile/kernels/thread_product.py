@@ -100,7 +100,9 @@ class ThreadProduct:
         """The sums [rows, tokens], then the sums of squares [tokens] if there is a norm."""
         operands, weight, lanes = self.operands, self.operands.weight, self.schedule.lanes
         at_once, num_products = self._blocks_at_once, len(rows) * len(tokens)
-        num_squares = len(tokens) if operands.norm is not None else 0
+        centers = operands.norm is not None and operands.norm.centers
+        num_squares = len(tokens) if operands.norm is not None and not centers else 0
+        statistics = [self._statistics(token, thread) for token in tokens] if centers else None
         num_groups = ceildiv(operands.columns, weight.blocks_per_scale * BLOCK)
         sums = zeros(num_products + num_squares)
         with T.serial(ceildiv(num_groups, lanes)) as step:
@@ -113,7 +115,7 @@ class ThreadProduct:
             with repeat(weight.blocks_per_scale // at_once) as i:
                 block = local(1, "int32")
                 store(block, 0, group * weight.blocks_per_scale + i * at_once)
-                values = self._load(block[0], tokens, squares, thread)
+                values = self._load(block[0], tokens, squares, statistics, thread)
                 for t, xs in enumerate(values):
                     add(x_sums, t, sum(xs))
                 scaled = [[self._undo(x, j) for j, x in enumerate(xs)] for xs in values]
@@ -145,26 +147,78 @@ class ThreadProduct:
         multiple = self.operands.weight.multiples[column % BLOCK]
         return x if multiple == 1 else hold(x * exact(1 / multiple))
 
-    def _load(self, block: Expr, tokens: list[Expr], squares: Buffer, thread: Expr) -> list[list[Expr]]:
-        """x of each token from column BLOCK * block on, times the norm; adds its squares."""
-        norm, x = self.operands.norm, self.operands.x
+    def _load(
+        self, block: Expr, tokens: list[Expr], squares: Buffer, statistics: list[tuple[Expr, Expr]] | None, thread: Expr
+    ) -> list[list[Expr]]:
+        """x of each token from column BLOCK * block on, normalized if there is a norm; adds its squares for an RMS norm."""
+        operands, norm = self.operands, self.operands.norm
         values: list[list[Expr]] = [[] for _ in tokens]
         for i in range(self._blocks_at_once * BLOCK // 4):
             quad = block * (BLOCK // 4) + i
-            scale = self._load_quad(norm, None, quad, thread) if norm is not None else []
+            width = len(self._columns(quad, thread))
+            weights, biases = self._load_norm(quad, thread)
             for t, row in enumerate(tokens):
-                loaded = self._load_quad(x, row, quad, thread)
-                if scale:
-                    add(squares, t, sum(x * x for x in loaded))
-                    loaded = [hold(x * s) for x, s in zip(loaded, scale, strict=True)]
+                loaded = self._load_quad(row, quad, thread)
+                if norm is not None:
+                    if statistics is None:
+                        add(squares, t, sum(x * x for x in loaded))
+                    own = [statistics[t] if statistics is not None else None] * width
+                    each = zip(loaded, own, weights, biases, strict=True)
+                    loaded = [hold(operands.normalized(*of)) for of in each]
+                    if statistics is not None and not operands.whole_groups:
+                        inside = (f32(column < operands.columns) for column in self._columns(quad, thread))
+                        loaded = [hold(x * mask) for x, mask in zip(loaded, inside, strict=True)]
                 values[t] += self._hand_around(loaded)
         return values
 
-    def _load_quad(self, buffer: Buffer, row: Expr | None, quad: Expr, thread: Expr) -> list[Expr]:
+    def _columns(self, quad: Expr, thread: Expr) -> list[Expr]:
         """Four columns, or with subgroups one of them: all threads of a team of four want the same."""
         if self.schedule.shared_width == 1:
-            return [hold(x) for x in self.operands.load_quad(buffer, row, quad)]
-        return [hold(self.operands.load(buffer, row, quad * 4 + thread % 4))]
+            return [quad * 4 + i for i in range(4)]
+        return [quad * 4 + thread % 4]
+
+    def _load_quad(self, token: Expr, quad: Expr, thread: Expr) -> list[Expr]:
+        """x at `_columns`."""
+        if self.schedule.shared_width == 1:
+            return [hold(x) for x in self.operands.load_quad(token, quad)]
+        return [hold(self.operands.load(token, quad * 4 + thread % 4))]
+
+    def _load_norm(self, quad: Expr, thread: Expr) -> tuple[list[Expr | None], list[Expr | None]]:
+        """Weights and biases of the norm at `_columns`, None for what there is not."""
+        norm, alone = self.operands.norm, self.schedule.shared_width == 1
+
+        def load(part: int) -> list[Expr | None]:
+            if alone:
+                return [hold(value) for value in self.operands.load_norm_quad(part, quad)]
+            return [hold(self.operands.load_norm(part, quad * 4 + thread % 4))]
+
+        absent: list[Expr | None] = [None] * (4 if alone else 1)
+        weights = load(0) if norm is not None and norm.weight else absent
+        return weights, load(norm.parts - 1) if norm is not None and norm.bias else absent
+
+    def _statistics(self, token: Expr, thread: Expr) -> tuple[Expr, Expr]:
+        """Mean and factor of a token for a norm that subtracts the mean, in a pass of its own over x."""
+        operands, norm = self.operands, self.operands.norm
+        assert norm is not None
+        width, num_quads = max(self.schedule.lanes, self.schedule.shared_width), ceildiv(operands.columns, 4)
+        # Squares of differences from any one value: those of the values themselves could leave nothing of the variance.
+        sums, pivot = zeros(2), hold(operands.load_quad(token, 0)[0])
+        with T.serial(ceildiv(num_quads, width)) as step:
+            quad = step * width + thread % width
+            last = tirx.min(quad, num_quads - 1)
+            inside = [f32(quad * 4 + i < operands.columns) for i in range(4)]
+            loaded = zip(operands.load_quad(token, last), inside, strict=True)
+            differences = [hold((x - pivot) * mask) for x, mask in loaded]
+            add(sums, 0, sum(x * x for x in differences))
+            add(sums, 1, sum(differences))
+        if self.schedule.lanes > 1:
+            add_over_lanes(sums, 2, thread, self.schedule)
+        elif width > 1:
+            for i in range(2):
+                add_over_team(sums, i, thread, width, self.schedule)
+        mean = hold(sums[1] / f32(operands.columns))
+        squares = tirx.max(sums[0] - sums[1] * mean, f32(0.0))
+        return hold(mean + pivot), hold(norm.factor(squares, operands.columns))
 
     def _hand_around(self, loaded: list[Expr]) -> list[Expr]:
         """Four columns from what each of a team has loaded."""

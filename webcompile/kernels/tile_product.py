@@ -77,13 +77,16 @@ class TileProduct:
 
         def load_x(quad: Expr, columns: Expr) -> list[list[Expr]]:
             tokens = [operands.token(first_token + quad * 4 + i) for i in range(4)]
-            return [operands.load_quad(operands.x, token, columns) for token in tokens]
+            return [operands.load_quad(token, columns) for token in tokens]
 
         def load_weight(quad: Expr, columns: Expr) -> list[list[Expr]]:
             # The norm's scale goes here: squares are summed over x as it was.
-            scale = operands.load_quad(operands.norm, None, columns) if operands.norm is not None else [1] * 4
+            norm = operands.norm
+            scale = operands.load_norm_quad(0, columns) if norm is not None and norm.weight else [None] * 4
             loaded = [operands.weight.quad(operands.matrix, row(quad, i), columns) for i in range(4)]
-            return [[value * s for value, s in zip(values, scale, strict=True)] for values in loaded]
+            if norm is None:
+                return loaded
+            return [[norm.apply(value, s, None) for value, s in zip(values, scale, strict=True)] for values in loaded]
 
         sums, squares = local(8, "float32x4"), local(1, "float32x4")
         for i in range(8):

@@ -5,17 +5,12 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from webcompile.errors import WebcompileError
-from webcompile.nn.decoder import DecoderConfig
-
-
-@dataclass(frozen=True)
-class WeightSource:
-    """Where a parameter comes from: Hugging Face tensors, stacked along their first axis."""
-
-    tensors: tuple[str, ...]
+from webcompile.models.common.weights import LLAMA_NAMES, Names, WeightSource
+from webcompile.nn.config import DecoderConfig
 
 
 @dataclass(frozen=True)
@@ -23,13 +18,17 @@ class Architecture:
     """What a model file provides."""
 
     config: DecoderConfig
-    weights: dict[str, WeightSource]
-    """Matrix prefix or parameter name of the module → its tensors."""
+    names: Names = LLAMA_NAMES
+
+    @cached_property
+    def weights(self) -> dict[str, WeightSource]:
+        """Matrix prefix or parameter name of the module → where it comes from."""
+        return self.names.sources(self.config)
 
 
 def model_types() -> tuple[str, ...]:
     """All supported `model_type`s."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg))
 
 
 def architecture(config: dict[str, Any]) -> Architecture:

@@ -10,32 +10,18 @@ from tvm.relax.frontend.nn import Tensor, op
 
 from webcompile.contracts import SAMPLING_SETTINGS, TOP_LOGPROBS
 from webcompile.kernels.attention import attention_decode, attention_prefill
-from webcompile.kernels.epilogues import AddResidual, RopeAppend, Store, SwiGLU
-from webcompile.kernels.heads import Heads
+from webcompile.kernels.epilogues import Activate, AddResidual, Gate, RopeAppend, Store
+from webcompile.kernels.heads import Heads, Scoring
+from webcompile.kernels.norm import Normalization
+from webcompile.kernels.rotate import rotate
+from webcompile.kernels.rotation import Rotation
 from webcompile.kernels.sampling import choose, logprobs, num_strips, penalize
 from webcompile.kernels.trigonometry import fixed_point_turns
+from webcompile.nn.config import AttentionConfig, DecoderConfig, LayerConfig, MLPConfig
 from webcompile.nn.context import Context
 from webcompile.nn.linear import Embedding, Linear, Norm, call, call_inplace, is_one_token
-from webcompile.nn.norm import RMSNorm
-
-
-@dataclass(frozen=True)
-class DecoderConfig:
-    """The shape of a decoder."""
-
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    norm_epsilon: float
-    inverse_frequencies: tuple[float, ...]
-    max_context_tokens: int
-    tied_embeddings: bool
-    attention_bias: bool = False
-    mlp_bias: bool = False
+from webcompile.nn.norm import NormLayer
+from webcompile.nn.rope import Rope
 
 
 @dataclass(frozen=True)
@@ -44,78 +30,122 @@ class Step:
 
     position: Tensor
     page_table: Tensor
-    turns: Tensor
+    turns: dict[Rope, Tensor]
 
 
 class Attention(nn.Module):  # type: ignore[misc]
-    """Grouped-query self-attention over the paged cache."""
+    """Grouped-query self-attention over the paged cache, up to the output projection."""
 
-    def __init__(self, context: Context, config: DecoderConfig) -> None:
+    def __init__(self, context: Context, config: AttentionConfig, hidden_size: int) -> None:
         self.context, self.config = context, config
-        width = config.num_heads * config.head_dim
-        self.qkv_proj = Linear(
-            context, width + 2 * config.num_kv_heads * config.head_dim, config.hidden_size, config.attention_bias
-        )
-        self.o_proj = Linear(context, config.hidden_size, width, config.attention_bias)
+        width, kv_width = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+        self.heads = Heads(config.num_heads, config.num_kv_heads, config.head_dim, context.page_tokens, config.window)
+        self.qkv_proj = Linear(context, width + 2 * kv_width, hidden_size, config.qkv_bias)
+        self.o_proj = Linear(context, hidden_size, width, config.out_bias)
+        if config.head_norm is not None and config.head_norm.norm.parts:
+            parameters = config.head_norm.norm.parts * config.head_norm.width(self.heads)
+            self.head_norm = nn.Parameter((parameters,), context.dtype)
+        if config.sinks:
+            self.sinks = nn.Parameter((config.num_heads,), context.dtype)
 
-    def forward(self, x: Tensor, norm: RMSNorm, cache: Tensor, step: Step) -> Tensor:
-        """x + attention(norm(x)), both [s, hidden]; appends the s tokens to `cache`."""
-        config, schedule, dtype = self.config, self.context.schedule, self.context.dtype
-        heads = Heads(config.num_heads, config.num_kv_heads, config.head_dim, self.context.page_tokens)
-        normalized, fused_norm = norm.before(x)
-        project = self.qkv_proj.kernel(normalized, RopeAppend(heads, dtype), self.qkv_proj.bias, fused_norm)
-        arguments = self.qkv_proj.arguments(normalized, self.qkv_proj.bias, fused_norm)
-        arguments += [step.turns, step.position, step.page_table, cache]
+    def forward(self, x: Tensor, norm: Norm | None, cache: Tensor, step: Step) -> Tensor:
+        """The heads' outputs [s, h d] for x [s, hidden]; appends the s tokens to `cache`."""
+        config, heads, dtype = self.config, self.heads, self.context.dtype
+        rotation = config.rope.rotation(config.head_dim) if config.rope is not None else Rotation(config.head_dim, 0)
+        turns = [step.turns[config.rope]] if config.rope is not None else []
+        where = [*turns, step.position, step.page_table, cache]
+        if config.head_norm is None:
+            kernel = self.qkv_proj.kernel(x, RopeAppend(heads, rotation, dtype, config.clip), self.qkv_proj.bias, norm)
+            arguments = self.qkv_proj.arguments(x, self.qkv_proj.bias, norm) + where
+        else:
+            kernel = rotate(self.context.schedule, heads, config.head_norm, rotation, dtype, one_token=is_one_token(x))
+            parameters = [self.head_norm] if config.head_norm.norm.parts else []
+            arguments = [self.qkv_proj(x, norm=norm), *parameters, *where]
         q_out = Tensor.placeholder([x.shape[0], config.num_heads, config.head_dim], dtype)
-        cache, q = call_inplace(project, arguments, len(arguments) - 1, q_out)
+        cache, q = call_inplace(kernel, arguments, len(arguments) - 1, q_out)
         attend = attention_decode if is_one_token(x) else attention_prefill
         out = Tensor.placeholder([x.shape[0], config.num_heads * config.head_dim], dtype)
-        kernel = attend(schedule, heads, dtype, config.head_dim**-0.5)
-        attended = call(kernel, [q, step.position, step.page_table, cache], out)
-        return self.o_proj(attended, residual=x)
+        scoring = Scoring(config.scale, config.softcap, config.alibi, config.sinks)
+        kernel = attend(self.context.schedule, heads, dtype, scoring)
+        sinks = [self.sinks] if config.sinks else []
+        return call(kernel, [q, step.position, step.page_table, cache, *sinks], out)
 
 
 class MLP(nn.Module):  # type: ignore[misc]
-    """down(silu(gate(x)) * up(x))."""
+    """The products of an MLPConfig."""
 
-    def __init__(self, context: Context, config: DecoderConfig) -> None:
-        self.dtype = context.dtype
-        self.gate_up_proj = Linear(context, 2 * config.intermediate_size, config.hidden_size, config.mlp_bias)
-        self.down_proj = Linear(context, config.hidden_size, config.intermediate_size, config.mlp_bias)
+    def __init__(self, context: Context, config: MLPConfig, hidden_size: int) -> None:
+        self.config = config
+        self.epilogue = (Gate if config.gated else Activate)(context.dtype, config.activation)
+        self.up_name = "gate_up_proj" if config.gated else "up_proj"
+        rows = (2 if config.gated else 1) * config.width
+        setattr(self, self.up_name, Linear(context, rows, hidden_size, config.up_bias))
+        self.down_proj = Linear(context, hidden_size, config.width, config.down_bias)
 
-    def forward(self, x: Tensor, norm: RMSNorm) -> Tensor:
-        """x + mlp(norm(x)), both [s, hidden]."""
-        normalized, fused_norm = norm.before(x)
-        gated = self.gate_up_proj(normalized, norm=fused_norm, epilogue=SwiGLU(self.dtype))
-        return self.down_proj(gated, residual=x)
+    @property
+    def up(self) -> Linear:
+        """The first product: gate and up, or up."""
+        up: Linear = getattr(self, self.up_name)
+        return up
+
+    def forward(self, x: Tensor, norm: Norm | None, **around: Any) -> Tensor:
+        """x [s, hidden] → [s, hidden]; `around` goes to the last product."""
+        return self.down_proj(self.up(x, norm=norm, epilogue=self.epilogue), **around)
 
 
 class DecoderLayer(nn.Module):  # type: ignore[misc]
-    """Pre-norm attention and MLP."""
+    """What a LayerConfig says."""
 
-    def __init__(self, context: Context, config: DecoderConfig) -> None:
-        self.input_layernorm = RMSNorm(context, config.hidden_size, config.norm_epsilon)
-        self.self_attn = Attention(context, config)
-        self.post_attention_layernorm = RMSNorm(context, config.hidden_size, config.norm_epsilon)
-        self.mlp = MLP(context, config)
+    def __init__(self, context: Context, config: LayerConfig, hidden_size: int) -> None:
+        self.config = config
+
+        def norm(of: Normalization | None) -> NormLayer | None:
+            return None if of is None else NormLayer(context, hidden_size, of)
+
+        self.input_layernorm = norm(config.attention_norm)
+        self.self_attn = Attention(context, config.attention, hidden_size)
+        self.attention_out_norm = norm(config.attention_out_norm)
+        self.post_attention_layernorm = norm(config.mlp_norm)
+        self.mlp = MLP(context, config.mlp, hidden_size)
+        self.mlp_out_norm = norm(config.mlp_out_norm)
 
     def forward(self, x: Tensor, cache: Tensor, step: Step) -> Tensor:
         """x [s, hidden] → [s, hidden]."""
-        x = self.self_attn(x, self.input_layernorm, cache, step)
-        return self.mlp(x, self.post_attention_layernorm)
+        config, before = self.config, _before(self.input_layernorm, x)
+        heads = self.self_attn(*before, cache, step)
+        attended = self._add(self.attention_out_norm, self.self_attn.o_proj, (heads,), x)
+        if not config.parallel:
+            before = _before(self.post_attention_layernorm, attended)
+        elif self.post_attention_layernorm is not None:
+            before = _before(self.post_attention_layernorm, x)
+        return self._add(self.mlp_out_norm, self.mlp, before, attended)
+
+    def _add(self, norm: NormLayer | None, product: Any, before: tuple[Any, ...], residual: Tensor) -> Tensor:
+        """residual + scale * norm(product(...)); without a norm the product itself adds."""
+        scale = self.config.residual_scale
+        if norm is None:
+            return product(*before, residual=residual, scale=scale)
+        return norm(product(*before), residual=residual, scale=scale)
+
+
+def _before(norm: NormLayer | None, x: Tensor) -> tuple[Tensor, Norm | None]:
+    return (x, None) if norm is None else norm.before(x)
 
 
 class Decoder(nn.Module):  # type: ignore[misc]
     """Embedding, layers, final norm."""
 
     def __init__(self, context: Context, config: DecoderConfig) -> None:
+        self.scale = config.embedding_scale
         self.embed_tokens = Embedding(context, config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList([DecoderLayer(context, config) for _ in range(config.num_layers)])
-        self.norm = RMSNorm(context, config.hidden_size, config.norm_epsilon)
+        learned = config.learned_positions * config.hidden_size
+        self.positions = nn.Parameter((learned,), context.dtype) if learned else None
+        self.layers = nn.ModuleList([DecoderLayer(context, layer, config.hidden_size) for layer in config.layers])
+        self.norm = NormLayer(context, config.hidden_size, config.norm)
 
     def forward(self, token_ids: Tensor, caches: list[Tensor], step: Step) -> Tensor:
         """token_ids int32[s] → hidden states [s, hidden], not yet normalized."""
-        x = self.embed_tokens(token_ids)
+        x = self.embed_tokens.lookup(token_ids, step.position, self.positions, self.scale)
         for layer, cache in zip(self.layers, caches, strict=True):
             x = layer(x, cache, step)
         return x
@@ -128,7 +158,7 @@ class CausalLM(nn.Module):  # type: ignore[misc]
         self.context, self.config = context, config
         self.model = Decoder(context, config)
         if not config.tied_embeddings:
-            self.lm_head = Linear(context, config.vocab_size, config.hidden_size)
+            self.lm_head = Linear(context, config.vocab_size, config.hidden_size, config.head_bias)
 
     def prefill(self, token_ids: Tensor, position: Tensor, page_table: Tensor, kv_cache: list[Tensor]) -> Tensor:
         """Logits float32[1, vocab] after the last of s tokens."""
@@ -139,11 +169,15 @@ class CausalLM(nn.Module):  # type: ignore[misc]
         return self._run(token_ids, position, page_table, kv_cache)
 
     def _run(self, token_ids: Tensor, position: Tensor, page_table: Tensor, kv_cache: list[Tensor]) -> Tensor:
-        turns = Tensor.from_const(fixed_point_turns(self.config.inverse_frequencies))
+        config = self.config
+        ropes = dict.fromkeys(layer.attention.rope for layer in config.layers if layer.attention.rope is not None)
+        turns = {rope: Tensor.from_const(fixed_point_turns(rope.frequencies)) for rope in ropes}
         hidden = self.model(token_ids, kv_cache, Step(position, page_table, turns))
         last, fused_norm = self.model.norm.before_last(hidden)
-        head = self.model.embed_tokens if self.config.tied_embeddings else self.lm_head
-        return head.multiply(last, norm=fused_norm, epilogue=Store("float32"))
+        epilogue = Store("float32", config.logit_scale, config.logit_softcap)
+        if config.tied_embeddings:
+            return self.model.embed_tokens.multiply(last, norm=fused_norm, epilogue=epilogue)
+        return self.lm_head(last, norm=fused_norm, epilogue=epilogue)
 
     def sample(self, logits: Tensor, bias: Tensor, counts: Tensor, settings: Tensor, state: list[Tensor]) -> Tensor:
         """The next token, int32[1]; moves the state (step, token, position) on."""
@@ -165,22 +199,23 @@ class CausalLM(nn.Module):  # type: ignore[misc]
 
     def probe(self, x: Tensor, weights: list[Tensor]) -> Tensor:
         """What engines time to compare variants: a layer's MLP in decode, [1, hidden] → [1, hidden]; see `probe_params`."""
-        mlp, epsilon, dtype = self.model.layers[0].mlp, self.config.norm_epsilon, self.context.dtype
+        mlp, dtype, normalization = self.model.layers[0].mlp, self.context.dtype, self.config.layers[0].mlp_norm
+        assert normalization is not None
         norm, *matrices = weights
-        gate_up, down = mlp.gate_up_proj, mlp.down_proj
-        split = len(gate_up.names)
-        kernel = gate_up.kernel(x, SwiGLU(dtype), None, Norm(norm, epsilon))
-        out = Tensor.placeholder([1, self.config.intermediate_size], dtype)
+        split = len(mlp.up.names)
+        kernel = mlp.up.kernel(x, mlp.epilogue, None, Norm(normalization, norm))
+        out = Tensor.placeholder([1, mlp.config.width], dtype)
         gated = call(kernel, [x, *matrices[:split], norm], out)
-        kernel = down.kernel(gated, AddResidual(dtype), None, None)
+        kernel = mlp.down_proj.kernel(gated, AddResidual(dtype, self.config.layers[0].residual_scale), None, None)
         return call(kernel, [gated, *matrices[split:], x], Tensor.placeholder([1, self.config.hidden_size], dtype))
 
     def probe_params(self) -> list[tuple[str, Tensor]]:
         """Name and tensor of each of the `weights` of `probe`; empty where it would need kernels that decode has not."""
-        layer = self.model.layers[0]
-        if self.config.mlp_bias or not self.context.schedule.gpu:
+        layer, config = self.model.layers[0], self.config.layers[0]
+        plain = not (config.mlp.up_bias or config.mlp.down_bias or config.mlp_out_norm or config.parallel)
+        if not (plain and config.mlp_norm and config.mlp_norm.parts and self.context.schedule.gpu):
             return []
-        matrices = (layer.mlp.gate_up_proj, layer.mlp.down_proj)
+        matrices = (layer.mlp.up, layer.mlp.down_proj)
         weights = [(name, getattr(matrix, name)) for matrix in matrices for name in matrix.names]
         return [("norm", layer.post_attention_layernorm.weight), *weights]
 

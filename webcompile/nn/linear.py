@@ -11,15 +11,16 @@ from tvm.relax.frontend.nn import Tensor, op
 from webcompile.kernels.embedding import embedding
 from webcompile.kernels.epilogues import AddResidual, Epilogue, Store
 from webcompile.kernels.matmul import matmul
+from webcompile.kernels.norm import Normalization
 from webcompile.nn.context import Context
 
 
 @dataclass(frozen=True)
 class Norm:
-    """An RMS norm that a product applies to its input."""
+    """A norm that a product applies to its input, and its parameters if it has any."""
 
-    weight: Tensor
-    epsilon: float
+    norm: Normalization
+    params: Tensor | None
 
 
 class Matrix(nn.Module):  # type: ignore[misc]
@@ -46,9 +47,10 @@ class Matrix(nn.Module):  # type: ignore[misc]
         bias: Tensor | None = None,
         norm: Norm | None = None,
         residual: Tensor | None = None,
+        scale: float = 1.0,
     ) -> Tensor:
-        """x [s, columns] → [s, units of the epilogue], in the epilogue's dtype."""
-        epilogue = epilogue or (AddResidual if residual is not None else Store)(self.context.dtype)
+        """x [s, columns] → [s, units of the epilogue], in the epilogue's dtype; without one residual + scale * product."""
+        epilogue = epilogue or (AddResidual if residual is not None else Store)(self.context.dtype, scale)
         extras = [residual] if residual is not None else []
         out = Tensor.placeholder([x.shape[0], self.rows // epilogue.rows_per_unit], epilogue.dtype)
         return call(self.kernel(x, epilogue, bias, norm), self.arguments(x, bias, norm) + extras, out)
@@ -64,12 +66,12 @@ class Matrix(nn.Module):  # type: ignore[misc]
             one_token=is_one_token(x),
             epilogue=epilogue,
             bias=bias is not None,
-            norm_epsilon=norm.epsilon if norm is not None else None,
+            norm=norm.norm if norm is not None else None,
         )
 
     def arguments(self, x: Tensor, bias: Tensor | None, norm: Norm | None) -> list[Tensor]:
         """What the kernel takes before the epilogue's own buffers."""
-        extras = [bias, norm.weight if norm is not None else None]
+        extras = [bias, norm.params if norm is not None else None]
         return [x, *self.buffers, *(tensor for tensor in extras if tensor is not None)]
 
 
@@ -88,8 +90,8 @@ class Linear(Matrix):
 class Embedding(Matrix):
     """Rows of a matrix by token id; tied models also multiply by it."""
 
-    def forward(self, token_ids: Tensor) -> Tensor:
-        """token_ids int32[s] → [s, columns]."""
+    def lookup(self, token_ids: Tensor, position: Tensor, learned: Tensor | None = None, scale: float = 1.0) -> Tensor:
+        """token_ids int32[s] → scale * rows + learned[position ...], both [s, columns]; `learned` is flat."""
         context = self.context
         kernel = embedding(
             context.schedule,
@@ -98,9 +100,12 @@ class Embedding(Matrix):
             self.columns,
             context.dtype,
             one_token=is_one_token(token_ids),
+            scale=scale,
+            learned=int(learned.shape[0]) // self.columns if learned is not None else 0,
         )
         out = Tensor.placeholder([token_ids.shape[0], self.columns], context.dtype)
-        return call(kernel, [token_ids, *self.buffers], out)
+        around = [position, learned] if learned is not None else []
+        return call(kernel, [token_ids, *self.buffers, *around], out)
 
 
 def is_one_token(x: Tensor) -> bool:

@@ -1,37 +1,77 @@
-"""Frequencies of rotary position embeddings, from a Hugging Face config's `rope_theta` and `rope_scaling`."""
+"""Frequencies of rotary position embeddings, from what a Hugging Face config says of them."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from webcompile.errors import WebcompileError
+from webcompile.kernels.rotation import Rotation
+
+_Frequencies = npt.NDArray[np.float32]
 
 
-def inverse_frequencies(head_dim: int, theta: float, scaling: dict[str, Any] | None) -> tuple[float, ...]:
-    """Radians per position of each of the head_dim / 2 pairs (Su et al. 2021), float32-rounded as transformers does.
+@dataclass(frozen=True)
+class Rope:
+    """How the first 2 * len(frequencies) dimensions of a head rotate with the position."""
 
-    Raises WebcompileError("model_invalid") for a scaling type that is not known.
+    frequencies: tuple[float, ...]
+    """Radians per position of each pair."""
+    interleaved: bool = False
+    factor: float = 1.0
+
+    def rotation(self, head_dim: int) -> Rotation:
+        """What kernels need to know of it."""
+        return Rotation(head_dim, 2 * len(self.frequencies), self.interleaved, self.factor)
+
+
+def rope(dims: int, theta: float, scaling: dict[str, Any], max_positions: int, *, interleaved: bool = False) -> Rope:
+    """The rotation of `dims` dimensions (Su et al. 2021), its frequencies rounded to float32 as in transformers.
+
+    Raises WebcompileError("model_invalid") for a type of scaling that is not known, KeyError for a missing parameter.
     """
-    exponents = np.arange(0, head_dim, 2, dtype=np.int64).astype(np.float32) / np.float32(head_dim)
+    exponents = np.arange(0, dims, 2, dtype=np.int64).astype(np.float32) / np.float32(dims)
     frequencies = (1.0 / np.float32(theta) ** exponents).astype(np.float32)
-    kind = (scaling or {}).get("rope_type", (scaling or {}).get("type", "default"))
+    kind, factor = rope_type(scaling), 1.0
     if kind == "linear":
-        frequencies = frequencies / np.float32((scaling or {})["factor"])
+        frequencies = frequencies / np.float32(scaling["factor"])
     elif kind == "llama3":
-        frequencies = _llama3(frequencies, scaling or {})
-    elif kind != "default":
+        frequencies = _llama3(frequencies, scaling)
+    elif kind == "yarn":
+        frequencies, factor = _yarn(frequencies, theta, scaling, max_positions)
+    elif kind == "longrope":
+        frequencies, factor = _longrope(frequencies, scaling, max_positions)
+    elif kind not in ("default", "dynamic"):
         raise WebcompileError(
             "model_invalid",
-            f"rope_scaling has type {kind!r}, expected one of default, linear, llama3",
+            f"rope has type {kind!r}, expected one of default, linear, dynamic, llama3, yarn, longrope",
             "the model cannot be built yet",
         )
-    return tuple(float(f) for f in frequencies)
+    return Rope(tuple(float(f) for f in frequencies), interleaved, factor)
 
 
-def _llama3(frequencies: np.ndarray, scaling: dict[str, Any]) -> np.ndarray:
+def rope_type(scaling: dict[str, Any]) -> str:
+    """The type of scaling; "su" is the first name of LongRoPE."""
+    kind = str(scaling.get("rope_type") or scaling.get("type") or "default")
+    return "longrope" if kind == "su" else kind
+
+
+def context_limit(scaling: dict[str, Any], max_positions: int) -> int:
+    """Tokens of a context.
+
+    LongRoPE has one set of frequencies for short and one for long contexts, and no cache can be shared between them:
+    ours are the short ones. (Dynamic NTK changes nothing up to `max_positions`.)
+    """
+    if rope_type(scaling) == "longrope":
+        return min(max_positions, int(scaling["original_max_position_embeddings"]))
+    return max_positions
+
+
+def _llama3(frequencies: _Frequencies, scaling: dict[str, Any]) -> _Frequencies:
     """Llama 3.1: low frequencies divided by `factor`, high ones kept, a linear blend between."""
     factor, low, high = scaling["factor"], scaling["low_freq_factor"], scaling["high_freq_factor"]
     context = scaling["original_max_position_embeddings"]
@@ -40,3 +80,43 @@ def _llama3(frequencies: np.ndarray, scaling: dict[str, Any]) -> np.ndarray:
     blended = (1 - smooth) * frequencies / factor + smooth * frequencies
     scaled = np.where(wavelength > context / low, frequencies / factor, blended)
     return np.where(wavelength < context / high, frequencies, scaled).astype(np.float32)
+
+
+def _yarn(
+    frequencies: _Frequencies, theta: float, scaling: dict[str, Any], max_positions: int
+) -> tuple[_Frequencies, float]:
+    """YaRN (Peng et al. 2023): pairs that turn often keep their frequency, others are divided by `factor`."""
+    context = scaling["original_max_position_embeddings"]
+    factor = scaling.get("factor") or max_positions / context
+    dims = 2 * len(frequencies)
+
+    def pair_with(turns: float) -> float:
+        """The pair, counted in fractions, that turns so often over the original context."""
+        return dims * math.log(context / (turns * 2 * math.pi)) / (2 * math.log(theta))
+
+    low, high = pair_with(scaling.get("beta_fast") or 32), pair_with(scaling.get("beta_slow") or 1)
+    if scaling.get("truncate", True):
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, dims - 1)
+    ramp = np.clip((np.arange(len(frequencies), dtype=np.float32) - low) / (max(high - low, 1e-3)), 0, 1)
+    blended = frequencies / factor * ramp + frequencies * (1 - ramp)
+
+    def attention_factor(scale: float, slope: float = 1.0) -> float:
+        return 1.0 if scale <= 1 else 0.1 * slope * math.log(scale) + 1.0
+
+    attention = scaling.get("attention_factor")
+    slope, slope_all = scaling.get("mscale"), scaling.get("mscale_all_dim")
+    if attention is None and slope and slope_all:
+        attention = attention_factor(factor, slope) / attention_factor(factor, slope_all)
+    return blended.astype(np.float32), float(attention_factor(factor) if attention is None else attention)
+
+
+def _longrope(frequencies: _Frequencies, scaling: dict[str, Any], max_positions: int) -> tuple[_Frequencies, float]:
+    """LongRoPE (Ding et al. 2024) for contexts no longer than the original: a divisor for each frequency."""
+    divisors, context = np.asarray(scaling["short_factor"], np.float32), scaling["original_max_position_embeddings"]
+    if divisors.shape != frequencies.shape:
+        raise ValueError(f"short_factor has {divisors.size} numbers, expected {frequencies.size}")
+    attention, factor = scaling.get("attention_factor"), scaling.get("factor") or max_positions / context
+    if attention is None:
+        attention = 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(context))
+    return frequencies / divisors, float(attention)

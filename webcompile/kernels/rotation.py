@@ -1,0 +1,88 @@
+"""Rotary position embeddings (Su et al. 2021) and the append to the cache that follows them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tvm import tirx
+
+from webcompile.kernels.builder import Buffer, Expr, argument, f32, local, store, when
+from webcompile.kernels.heads import Heads
+from webcompile.kernels.trigonometry import sine_cosine
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """Which dimensions of a head rotate together: of the first `dims` i with i + dims / 2 (Hugging Face's `rotate_half`).
+
+    Interleaved, they are 2 i and 2 i + 1 (GPT-J). Rotated values are multiplied by `factor` (YaRN's attention factor).
+    """
+
+    head_dim: int
+    dims: int
+    interleaved: bool = False
+    factor: float = 1.0
+
+    @property
+    def key(self) -> str:
+        """Part of the names of kernels."""
+        if not self.dims:
+            return "nope"
+        factor = f"_{self.factor:.4f}".replace(".", "_") if self.factor != 1 else ""
+        return ("interleaved_rope" if self.interleaved else "rope") + factor
+
+    def pair(self, i: Expr) -> list[Expr]:
+        """The dimensions of pair i of a head; those that do not rotate follow two by two."""
+        half, neighbours = self.dims // 2, [2 * i, 2 * i + 1]
+        if self.interleaved or not self.dims:
+            return neighbours
+        apart = [i, i + half]
+        if self.dims == self.head_dim:
+            return apart
+        return [tirx.Select(i < half, a, b) for a, b in zip(apart, neighbours, strict=True)]
+
+    def declare(self) -> list[Buffer]:
+        """The argument turns[dims / 2], turns per position in units of 2^-32, if anything rotates."""
+        return [argument("turns", (self.dims // 2,), "uint32")] if self.dims else []
+
+    def turn(self, turns: Sequence[Buffer], position: Expr, i: Expr, pair: Buffer, condition: Expr) -> None:
+        """Rotates the two values of pair i in place, under a condition."""
+        if not self.dims:
+            return
+        (table,) = turns
+        if self.dims < self.head_dim:
+            condition = tirx.all(condition, i < self.dims // 2)
+        with when(condition):
+            sine, cosine = sine_cosine(table[i] * position.astype("uint32"))
+            a, b = local(1), local(1)
+            store(a, 0, pair[0])
+            store(b, 0, pair[1])
+            rotated = (a[0] * cosine - b[0] * sine, b[0] * cosine + a[0] * sine)
+            for part, value in enumerate(rotated):
+                store(pair, part, value if self.factor == 1 else value * f32(self.factor))
+
+
+def append(
+    heads: Heads,
+    buffers: tuple[Buffer, Buffer, Buffer],
+    place: tuple[Expr, Expr],
+    head: Expr,
+    values: Iterable[tuple[Expr, Expr]],
+) -> None:
+    """Stores (dimension, value) of a head of [queries, keys, values] in `buffers` (page_table, cache, q).
+
+    `place` is the number of the token in q and its position in the sequence.
+    """
+    (page_table, cache, q), (token, position) = buffers, place
+    num_heads, num_keys = heads.num_heads, heads.num_heads + heads.num_kv_heads
+    page, slot = local(1, "int32"), local(1, "int32")
+    store(page, 0, page_table[tirx.floordiv(position, heads.page_tokens)])
+    store(slot, 0, tirx.floormod(position, heads.page_tokens))
+    for dim, value in values:
+        with when(head < num_heads):
+            store(q, (token, head, dim), value.astype(str(q.dtype)))
+        with when(tirx.all(head >= num_heads, head < num_keys)):
+            store(cache, (page[0], 0, head - num_heads, slot[0], dim), value.astype(str(q.dtype)))
+        with when(head >= num_keys):
+            store(cache, (page[0], 1, head - num_keys, slot[0], dim), value.astype(str(q.dtype)))

@@ -1,0 +1,1 @@
+"""What model files share: reading a Hugging Face config, and naming its weights."""

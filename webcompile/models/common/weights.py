@@ -1,0 +1,162 @@
+"""Where a decoder's parameters come from: a map of names, and how tensors become parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from webcompile.nn.config import DecoderConfig
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class HeadGroups:
+    """Rows of queries, keys and values that lie group by group: some queries, then their key and their value."""
+
+    groups: int
+    head_dim: int
+
+
+@dataclass(frozen=True)
+class WeightSource:
+    """Where a parameter comes from: Hugging Face tensors, stacked along their first axis."""
+
+    tensors: tuple[str, ...]
+    transposed: bool = False
+    """Whether they are stored [in, out]."""
+    groups: HeadGroups | None = None
+    flat: bool = False
+    """Whether the parameter is one row of numbers, whatever the shapes, that is not quantized."""
+    unit_rows: bool = False
+    """Whether rows are divided by their length."""
+
+    def shape(self, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+        """Shape of the parameter for tensors of these shapes. Raises ValueError where they do not fit together."""
+        if self.flat:
+            return (sum(int(np.prod(shape)) for shape in shapes),)
+        turned = [shape[::-1] if self.transposed else shape for shape in shapes]
+        if len({shape[1:] for shape in turned}) != 1 or len(turned[0]) not in (1, 2):
+            raise ValueError(f"tensors {', '.join(self.tensors)} have shapes {shapes}")
+        return (sum(shape[0] for shape in turned), *turned[0][1:])
+
+    def assemble(self, tensors: Sequence[Array]) -> Array:
+        """The parameter."""
+        if self.flat:
+            return np.concatenate([tensor.reshape(-1) for tensor in tensors])
+        turned = [tensor.T if self.transposed else tensor for tensor in tensors]
+        whole = turned[0] if len(turned) == 1 else np.concatenate(turned)
+        if self.unit_rows:
+            whole = whole.astype(np.float32)
+            whole = whole / np.linalg.norm(whole, axis=1, keepdims=True)
+        return whole if self.groups is None else whole[_rows(self.groups, len(whole))]
+
+    def take_apart(self, whole: Array, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
+        """The inverse: tensors of these shapes."""
+        if self.groups is not None:
+            rows, whole = whole, np.empty_like(whole)
+            whole[_rows(self.groups, len(whole))] = rows
+        parts, start = [], 0
+        for shape in shapes:
+            count = int(np.prod(shape)) if self.flat else shape[-1 if self.transposed else 0]
+            part = whole[start : start + count]
+            parts.append(part.reshape(shape) if self.flat else part.T if self.transposed else part)
+            start += count
+        assert start == len(whole)
+        return parts
+
+
+def _rows(groups: HeadGroups, count: int) -> Array:
+    """Where each row of [queries, keys, values] lies."""
+    rows = np.arange(count).reshape(groups.groups, -1, groups.head_dim)
+    return np.concatenate([rows[:, :-2].reshape(-1), rows[:, -2].reshape(-1), rows[:, -1].reshape(-1)])
+
+
+@dataclass(frozen=True)
+class Names:
+    """What Hugging Face calls the modules of a decoder: by default as Llama does. `{}` is the number of a layer or head."""
+
+    embedding: str = "model.embed_tokens"
+    positions: str = ""
+    norm: str = "model.norm"
+    head: str = "lm_head"
+    layer: str = "model.layers.{}."
+    attention_norm: str = "input_layernorm"
+    attention_out_norm: str = "post_attention_layernorm"
+    mlp_norm: str = "post_attention_layernorm"
+    mlp_out_norm: str = "post_feedforward_layernorm"
+    qkv: tuple[str, ...] = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+    head_norm: tuple[str, ...] = ("self_attn.q_norm", "self_attn.k_norm")
+    out: str = "self_attn.o_proj"
+    up: tuple[str, ...] = ("mlp.gate_proj", "mlp.up_proj")
+    down: str = "mlp.down_proj"
+    transposed: bool = False
+    """Whether the matrices of layers are stored [in, out], as GPT-2's Conv1D does."""
+    grouped: bool = False
+    """Whether the rows of `qkv` lie as HeadGroups says."""
+    unit_head: bool = False
+    """Whether the rows of `head` are divided by their length."""
+
+    def sources(self, config: DecoderConfig) -> dict[str, WeightSource]:
+        """Matrix prefix or parameter name of the module (nn.decoder) → its source."""
+        return dict(self._sources(config))
+
+    def _sources(self, config: DecoderConfig) -> Iterator[tuple[str, WeightSource]]:
+        yield "model.embed_tokens", WeightSource((f"{self.embedding}.weight",))
+        if config.learned_positions:
+            yield "model.positions", WeightSource((f"{self.positions}.weight",), flat=True)
+        for i, layer in enumerate(config.layers):
+            ours, theirs = f"model.layers.{i}.", self.layer.format(i)
+            attention, mlp = layer.attention, layer.mlp
+            groups = HeadGroups(attention.num_kv_heads, attention.head_dim) if self.grouped else None
+            up = "gate_up_proj" if mlp.gated else "up_proj"
+            matrices = (
+                ("self_attn.qkv_proj", self.qkv, attention.qkv_bias, groups),
+                ("self_attn.o_proj", (self.out,), attention.out_bias, None),
+                (f"mlp.{up}", self.up, mlp.up_bias, None),
+                ("mlp.down_proj", (self.down,), mlp.down_bias, None),
+            )
+            for name, modules, bias, rows in matrices:
+                parts = [theirs + module for module in modules]
+                yield ours + name, WeightSource(_each(parts, "weight"), self.transposed, rows)
+                if bias:
+                    yield f"{ours}{name}.bias", WeightSource(_each(parts, "bias"), groups=rows)
+            norms = (
+                ("input_layernorm", self.attention_norm, layer.attention_norm),
+                ("attention_out_norm", self.attention_out_norm, layer.attention_out_norm),
+                ("post_attention_layernorm", self.mlp_norm, layer.mlp_norm),
+                ("mlp_out_norm", self.mlp_out_norm, layer.mlp_out_norm),
+            )
+            for name, module, norm in norms:
+                if norm is not None and norm.parts:
+                    yield f"{ours}{name}.weight", WeightSource(_params([theirs + module], norm))
+            if (heads := attention.head_norm) is not None and heads.norm.parts:
+                counts = (attention.num_heads, attention.num_kv_heads)
+                normed = [
+                    theirs + name.format(head)
+                    for name, count in zip(self.head_norm, counts, strict=True)
+                    for head in range(count if "{}" in name else 1)
+                ]
+                yield f"{ours}self_attn.head_norm", WeightSource(_params(normed, heads.norm), flat=True)
+        if config.norm.parts:
+            yield "model.norm.weight", WeightSource(_params([self.norm], config.norm))
+        if not config.tied_embeddings:
+            yield "lm_head", WeightSource((f"{self.head}.weight",), unit_rows=self.unit_head)
+            if config.head_bias:
+                yield "lm_head.bias", WeightSource((f"{self.head}.bias",))
+
+
+LLAMA_NAMES = Names()
+
+
+def _each(modules: Sequence[str], parameter: str) -> tuple[str, ...]:
+    return tuple(f"{module}.{parameter}" for module in modules)
+
+
+def _params(modules: Sequence[str], norm: Any) -> tuple[str, ...]:
+    """Weights of all modules, then biases."""
+    return (_each(modules, "weight") if norm.weight else ()) + (_each(modules, "bias") if norm.bias else ())

@@ -1,0 +1,110 @@
+"""The shape of a decoder, as data. Whatever a model file says, it says here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from webcompile.kernels.norm import Normalization
+from webcompile.kernels.rotate import HeadNorm
+from webcompile.nn.rope import Rope
+
+
+@dataclass(frozen=True)
+class AttentionConfig:
+    """Grouped-query self-attention."""
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    scale: float
+    """What scores are multiplied by."""
+    rope: Rope | None = None
+    head_norm: HeadNorm | None = None
+    qkv_bias: bool = False
+    out_bias: bool = False
+    clip: float = 0.0
+    """Bound of queries, keys and values; 0 for none."""
+    window: int | None = None
+    """Tokens that a token sees, itself among them."""
+    softcap: float = 0.0
+    """Bound c of scores: c * tanh(score / c); 0 for none."""
+    alibi: float = 0.0
+    """What ALiBi's slopes are multiplied by (Press et al. 2022); 0 for none."""
+    sinks: bool = False
+    """Whether each head has a learned score to which no value belongs."""
+
+
+@dataclass(frozen=True)
+class MLPConfig:
+    """down(activation(gate(x)) * up(x)), or down(activation(up(x)))."""
+
+    width: int
+    activation: str = "silu"
+    gated: bool = True
+    up_bias: bool = False
+    down_bias: bool = False
+
+
+@dataclass(frozen=True)
+class LayerConfig:
+    """Attention and MLP, each with a norm before it, after it, both or none.
+
+    In parallel, both take the layer's input; without a norm of its own the MLP then takes what attention takes.
+    """
+
+    attention: AttentionConfig
+    mlp: MLPConfig
+    attention_norm: Normalization | None = None
+    attention_out_norm: Normalization | None = None
+    mlp_norm: Normalization | None = None
+    mlp_out_norm: Normalization | None = None
+    parallel: bool = False
+    residual_scale: float = 1.0
+    """What the outputs of attention and MLP are multiplied by before they are added."""
+
+    @property
+    def extra_dispatches(self) -> tuple[str, ...]:
+        """What a GPU does in decode beside the five dispatches of a layer, and why no product can do it."""
+        found = []
+        if self.attention.head_norm is not None:
+            found.append("norm of queries and keys: the sums of a whole head, before it rotates")
+        if self.attention_out_norm is not None:
+            found.append("norm after attention: the sums of a whole token, before the MLP")
+        if self.mlp_out_norm is not None:
+            found.append("norm after the MLP: the sums of a whole token, before the next layer")
+        return tuple(found)
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Embedding, layers, a last norm, the language-model head."""
+
+    vocab_size: int
+    hidden_size: int
+    layers: tuple[LayerConfig, ...]
+    norm: Normalization
+    max_context_tokens: int
+    tied_embeddings: bool
+    embedding_scale: float = 1.0
+    learned_positions: int = 0
+    """Rows of a table that is added to the embeddings."""
+    head_bias: bool = False
+    logit_scale: float = 1.0
+    logit_softcap: float = 0.0
+    float32_only: bool = False
+    """Whether activations exceed what float16 can hold."""
+
+    @property
+    def num_layers(self) -> int:
+        """Number of layers."""
+        return len(self.layers)
+
+    @property
+    def num_kv_heads(self) -> int:
+        """Key-value heads of every layer."""
+        return self.layers[0].attention.num_kv_heads
+
+    @property
+    def head_dim(self) -> int:
+        """Dimensions of a head in every layer."""
+        return self.layers[0].attention.head_dim
