@@ -11,6 +11,7 @@ import pytest
 
 from tests.engine_artifact import CONTEXT_TOKENS, EOS, VOCAB, TinyRunner, next_token, reference, write_artifact
 from webcompile.engine import Engine, SamplingParams
+from webcompile.engine.chat import _for_template
 from webcompile.errors import WebcompileError
 
 
@@ -227,6 +228,51 @@ def test_sampling_options_of_chats(engine: Engine) -> None:
     ):
         with pytest.raises(WebcompileError, match=match):
             engine.chat.completions.create(messages=messages, **options)
+
+
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+
+
+def test_thoughts_and_tool_calls_of_chats(tmp_path: Path) -> None:
+    template = b"{{ (tools or []) | length }}{{ messages[-1].tool_calls }}{# <think></think><tool_call> #}"
+    reply = '<think>Hm</think>Ok<tool_call>{"name":"f"}</tool_call>'
+    with Engine(write_artifact(tmp_path, {"chat_template.jinja": template}), make_runner=TinyRunner) as engine:
+        script, prompt = [*engine.tokenize(reply), EOS], len("1")
+        runner(engine).override = lambda seen: script[len(seen) - prompt]
+        create = engine.chat.completions.create
+        ask: dict[str, Any] = {"messages": [{"role": "user", "content": "x"}], "temperature": 0}
+        (choice,) = create(**ask, tools=[TOOL]).choices
+        assert choice.finish_reason == "tool_calls" and choice.message.content == "Ok"
+        assert choice.message.reasoning_content == "Hm" and choice.message.tool_calls is not None
+        (call,) = choice.message.tool_calls
+        assert (call.index, call.type, call.function.name, call.function.arguments) == (0, "function", "f", "{}")
+
+        chunks = [chunk.choices[0] for chunk in create(**ask, tools=[TOOL], stream=True)]
+        assert "".join(chunk.delta.content or "" for chunk in chunks) == "Ok"
+        assert "".join(chunk.delta.reasoning_content or "" for chunk in chunks) == "Hm"
+        assert [call.function for chunk in chunks for call in chunk.delta.tool_calls or ()] == [call.function]
+        assert chunks[-1].finish_reason == "tool_calls"
+
+        (choice,) = create(**ask, tools=[TOOL], tool_choice="none").choices
+        assert choice.finish_reason == "stop" and choice.message.tool_calls is None
+        assert choice.message.content == 'Ok<tool_call>{"name":"f"}</tool_call>'
+
+        sent = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": '{"x": 1}'}}]}
+        prompt_text = engine.tokenizer.decode(engine.apply_chat_template([_for_template(sent)]))
+        assert prompt_text == "0[{'function': {'name': 'f', 'arguments': {'x': 1}}}]"
+
+
+def test_tools_that_the_model_cannot_have_are_refused(engine: Engine) -> None:
+    create = engine.chat.completions.create
+    for options, match in (
+        ({"tools": [TOOL]}, "chat template of this model knows no tools"),
+        ({"tools": [{"name": "f"}]}, "functions with a name"),
+        ({"tools": [TOOL], "tool_choice": "required"}, "tool_choice"),
+        ({"messages": [{"role": "assistant", "tool_calls": [{"function": {"arguments": "{"}}]}]}, "tool_calls"),
+    ):
+        with pytest.raises(WebcompileError, match=match) as raised:
+            create(**{"messages": [{"role": "user", "content": "x"}], **options})
+        assert raised.value.code == "request_invalid"
 
 
 def test_seeded_answers_do_not_depend_on_other_requests(engine: Engine) -> None:

@@ -41,6 +41,14 @@ interface Generation extends DecodingRequest {
 }
 
 /** What was counted for the last request. */
+/** A conversation as the model reads it. */
+export interface ChatPrompt {
+  readonly ids: number[];
+  readonly text: string;
+  /** Source of the chat template. */
+  readonly template: string;
+}
+
 type RequestStats = Omit<EngineStats, "pipelines" | "bindGroups" | "buffers" | "bufferBytes" | "loadMs" | "contextUsed">;
 
 const NO_REQUEST: RequestStats = {
@@ -126,8 +134,8 @@ export class EngineCore {
     );
   }
 
-  /** Token ids of a conversation in the model's own format. */
-  promptOf(messages: Parameters<ChatTemplate["render"]>[0], variables: Readonly<Record<string, unknown>>): number[] {
+  /** A conversation in the model's own format. */
+  promptOf(messages: Parameters<ChatTemplate["render"]>[0], variables: Readonly<Record<string, unknown>>): ChatPrompt {
     if (this.#template === undefined) {
       throw new WebcompileError(
         "template_invalid",
@@ -135,7 +143,8 @@ export class EngineCore {
         "It is not made for conversations: use engine.generate with a prompt.",
       );
     }
-    return this.tokenizer.encode(this.#template.render(messages, variables), { addSpecialTokens: false });
+    const text = this.#template.render(messages, variables);
+    return { text, ids: this.tokenizer.encode(text, { addSpecialTokens: false }), template: this.#template.source };
   }
 
   stats(): EngineStats {

@@ -8,15 +8,20 @@ export interface TemplateMessage {
   readonly role: string;
   readonly content: string;
   readonly name?: string;
+  readonly tool_call_id?: string;
+  /** Unlike in OpenAI's API the arguments are a value, not JSON. */
+  readonly tool_calls?: readonly object[];
 }
 
 /** Renders conversations as the model was trained to read them. */
 export class ChatTemplate {
+  readonly source: string;
   readonly #template: Template;
   readonly #specialTokens: Readonly<Record<string, string>>;
 
   /** Takes the template's source and the parsed `tokenizer_config.json`, which has the special tokens it may name. */
   constructor(source: string, tokenizerConfig: object) {
+    this.source = source;
     try {
       this.#template = new Template(source);
     } catch (error) {
@@ -28,7 +33,9 @@ export class ChatTemplate {
   /** The text to continue. `variables` are extra ones, which a template may know. */
   render(messages: readonly TemplateMessage[], variables: Readonly<Record<string, unknown>> = {}): string {
     try {
-      return this.#template.render({ ...this.#specialTokens, ...variables, messages, add_generation_prompt: true });
+      // As transformers does: templates tell apart what is none and what is undefined.
+      const absent = { tools: null, documents: null };
+      return this.#template.render({ ...absent, ...this.#specialTokens, ...variables, messages, add_generation_prompt: true });
     } catch (error) {
       const roles = messages.map((message) => message.role).join(", ");
       throw invalid(

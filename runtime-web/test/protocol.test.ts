@@ -11,7 +11,7 @@ import type { Engine, EngineOptions, GenerateRequest } from "../src/types.js";
 import { toyEngine, ToyModel, toyTokenizer } from "./toy.js";
 
 /** A page's engine over a real MessageChannel to a host with a toy model. */
-async function connect(model: ToyModel, options: Partial<EngineOptions> = {}): Promise<{ engine: Engine; host: LoadHost }> {
+async function connect(model: ToyModel, options: Partial<EngineOptions> = {}, template?: string): Promise<{ engine: Engine; host: LoadHost }> {
   const channel = new MessageChannel();
   let host: LoadHost | undefined;
   const stop = serve(channel.port2, {
@@ -19,7 +19,7 @@ async function connect(model: ToyModel, options: Partial<EngineOptions> = {}): P
       assert.equal(params.artifact, "https://example.invalid/model/");
       host = given;
       given.onProgress({ stage: "download", loaded: 1, total: 2, fromCache: false, text: "half" });
-      return Promise.resolve(toyEngine(model));
+      return Promise.resolve(toyEngine(model, template));
     },
   });
   const end = (): void => {
@@ -79,10 +79,34 @@ describe("chat completions across threads", () => {
     await engine.unload();
   });
 
+  test("thoughts and tool calls are parts of their own", async () => {
+    const template = "{{ (tools or []) | length }} {{ messages[0].tool_calls }}{# <think></think><tool_call> #}{{ '\n' }}";
+    const { engine } = await connect(new ToyModel('<think>Hm</think>Ok<tool_call>{"name":"f"}</tool_call>'), {}, template);
+    const tools = [{ type: "function", function: { name: "f" } }] as const;
+    const answer = await engine.chat.completions.create({ ...ask("hi"), tools });
+    const { message, finish_reason: finish } = answer.choices[0];
+    const id = message.tool_calls?.[0]?.id ?? "";
+    assert.match(id, /^call_[0-9a-f]{24}$/);
+    const calls = [{ id, type: "function", function: { name: "f", arguments: "{}" } }];
+    assert.deepEqual(message, { role: "assistant", content: "Ok", reasoning_content: "Hm", tool_calls: calls, refusal: null });
+    assert.equal(finish, "tool_calls");
+
+    const deltas = [];
+    for await (const { choices } of await engine.chat.completions.create({ ...ask("hi"), tools, stream: true })) deltas.push(choices[0]);
+    assert.equal(deltas.map((choice) => choice?.delta.content ?? "").join(""), "Ok");
+    assert.equal(deltas.map((choice) => choice?.delta.reasoning_content ?? "").join(""), "Hm");
+    assert.deepEqual(deltas.flatMap((choice) => choice?.delta.tool_calls ?? []).map((call) => [call.index, call.function.name]), [[0, "f"]]);
+    assert.equal(deltas.at(-1)?.finish_reason, "tool_calls");
+
+    const again = { messages: [message, { role: "tool", tool_call_id: id, content: "4" }], temperature: 0 } as const;
+    assert.equal((await engine.chat.completions.create(again)).choices[0].message.content, 'Ok<tool_call>{"name":"f"}</tool_call>');
+    await engine.unload();
+  });
+
   test("parameters: max_tokens by both names, stop, text parts, neutral values", async () => {
     const { engine } = await connect(new ToyModel("hello there"));
     const create = async (more: object): Promise<string> =>
-      (await engine.chat.completions.create({ ...ask("hi"), ...more } as ChatCompletionRequest)).choices[0].message.content;
+      (await engine.chat.completions.create({ ...ask("hi"), ...more } as ChatCompletionRequest)).choices[0].message.content ?? "";
     assert.equal(await create({ max_tokens: 2 }), "hello ");
     assert.equal(await create({ max_completion_tokens: 1 }), "hello");
     assert.equal(await create({ stop: ["the"] }), "hello ");
@@ -119,7 +143,10 @@ describe("chat completions across threads", () => {
     const { engine } = await connect(model);
     const cases: [object, RegExp][] = [
       [{ n: 2 }, /request\.n must be one of 1, got 2/],
-      [{ tools: [] }, /unknown fields: tools/],
+      [{ tools: [{ type: "function", function: {} }] }, /tools\[0\]\.function\.name/],
+      [{ tools: [{ type: "function", function: { name: "f" } }] }, /knows no tools/],
+      [{ tool_choice: "required" }, /tool_choice/],
+      [{ messages: [{ role: "assistant", tool_calls: [{ id: "1", type: "function", function: { name: "f", arguments: "{" } }] }] }, /must be JSON/],
       [{ tok_k: 1, foo: 2 }, /unknown fields: tok_k, foo/],
       [{ temperature: 3 }, /request\.temperature/],
       [{ top_p: "1" }, /request\.top_p/],

@@ -5,7 +5,7 @@ import type { ChatMessage, Engine } from "webcompile";
 import type { AssistantMessage, Message, Timing } from "./conversation.js";
 import { toPageError } from "./page-error.js";
 import type { Settings } from "./settings.js";
-import { splitThinking } from "./thinking.js";
+import { joinThinking, splitThinking } from "./thinking.js";
 
 /** The request's messages: the system prompt and what was said, without answers that failed or thoughts. */
 export function requestMessages(messages: readonly Message[], systemPrompt: string): ChatMessage[] {
@@ -30,6 +30,8 @@ export async function streamAnswer(
 ): Promise<AssistantMessage> {
   const model = engine.info.model.name;
   const started = performance.now();
+  let thoughts = "";
+  let answer = "";
   let text = "";
   let firstTime = 0;
   let lastTime = 0;
@@ -62,12 +64,14 @@ export async function streamAnswer(
     );
     for await (const chunk of chunks) {
       const choice = chunk.choices[0];
-      const piece = choice?.delta.content ?? "";
-      if (piece !== "") {
+      const { content = "", reasoning_content: thought = "" } = choice?.delta ?? {};
+      if (content !== "" || thought !== "") {
         lastTime = performance.now();
         if (firstTime === 0) firstTime = lastTime;
         tokens += 1;
-        text += piece;
+        thoughts += thought;
+        answer += content;
+        text = joinThinking(thoughts, answer);
         onChange(message("streaming"));
       }
       if (choice?.finish_reason === "length") state = "cut";

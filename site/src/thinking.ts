@@ -1,4 +1,4 @@
-/** Reasoning models write their thoughts between `<think>` and `</think>` before the answer. */
+/** A message keeps the thoughts of a reasoning model between `<think>` and `</think>` before the answer. */
 
 export interface Thinking {
   /** The thoughts; empty if there are none. */
@@ -17,4 +17,10 @@ export function splitThinking(text: string): Thinking {
   const end = rest.indexOf("</think>");
   if (end < 0) return { thoughts: rest.trim(), answer: "", finished: false };
   return { thoughts: rest.slice(0, end).trim(), answer: rest.slice(end + "</think>".length).trimStart(), finished: true };
+}
+
+/** The text of a message: what `splitThinking` splits. */
+export function joinThinking(thoughts: string, answer: string): string {
+  if (thoughts === "") return answer;
+  return answer === "" ? `<think>${thoughts}` : `<think>${thoughts}</think>${answer}`;
 }

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from webcompile.engine.answer import FinishReason, TokenLogprob, TokenLogprobs, Usage
+from webcompile.engine.answer import Delta, FinishReason, TokenLogprob, TokenLogprobs, Usage
+from webcompile.engine.reply import ReplyFormat, ReplyParser, ToolCall
 from webcompile.engine.sequence import SamplingParams
 from webcompile.errors import WebcompileError
 
@@ -16,12 +19,31 @@ if TYPE_CHECKING:
     from webcompile.engine.engine import Engine, Generation
 
 
+ChatFinishReason = FinishReason | Literal["tool_calls"]
+
+
+@dataclass(frozen=True)
+class ChatToolCall:
+    """A call of a function that the model wants to be made; `index` counts the calls of an answer."""
+
+    index: int
+    function: ToolCall
+    id: str = field(default_factory=lambda: f"call_{secrets.token_hex(12)}")
+    type: Literal["function"] = "function"
+
+
 @dataclass(frozen=True)
 class ChatMessage:
-    """What the assistant says; in a chunk only the new part."""
+    """What the assistant says; in a chunk only the new part.
 
-    content: str
+    `reasoning_content` is what a reasoning model thinks before it answers (not in OpenAI's API). `content` is None for an
+    answer that is nothing but calls.
+    """
+
+    content: str | None
     role: Literal["assistant"] = "assistant"
+    reasoning_content: str | None = None
+    tool_calls: tuple[ChatToolCall, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +75,7 @@ class Choice:
     """The one answer."""
 
     message: ChatMessage
-    finish_reason: FinishReason
+    finish_reason: ChatFinishReason
     logprobs: ChatLogprobs | None = None
     index: int = 0
 
@@ -63,7 +85,7 @@ class ChunkChoice:
     """A piece of the one answer."""
 
     delta: ChatMessage
-    finish_reason: FinishReason | None
+    finish_reason: ChatFinishReason | None
     logprobs: ChatLogprobs | None = None
     index: int = 0
 
@@ -114,23 +136,58 @@ class Completions:
         """Answers `messages`.
 
         Options: max_tokens (or max_completion_tokens), stop (a string or some), logprobs (a bool), top_logprobs (0 to 20),
-        those of `SamplingParams` that say how to choose tokens, and model, which is ignored: the engine has one. Raises
-        request_invalid for any other option, template_invalid or context_overflow.
+        tools with tool_choice "auto" or "none", those of `SamplingParams` that say how to choose tokens, and model, which is
+        ignored: the engine has one. Raises request_invalid for any other option, template_invalid or context_overflow.
         """
-        generation = self._engine.generate(self._engine.apply_chat_template(messages), _sampling(options))
+        tools = _tools(options)
+        prompts = self._engine.prompts
+        if tools and not re.search(r"\btools\b", prompts.template):
+            raise WebcompileError("request_invalid", "tools: the chat template of this model knows no tools")
+        prompt = prompts.apply_chat_template([_for_template(message) for message in messages], tools=tools)
+        generation = self._engine.generate(prompt, _sampling(options))
+        opening = prompts.tokenizer.decode(prompt[-_OPENING_TOKENS:], skip_special_tokens=False)
+        parser = ReplyParser(ReplyFormat.of(prompts.template), tools=tools is not None, prompt=opening)
         identifier = f"chatcmpl-{secrets.token_hex(12)}"
+        pieces = self._pieces(generation, parser)
         if stream:
-            return self._chunks(identifier, generation)
+            return self._chunks(identifier, generation, pieces)
+        deltas = [delta for delta, _ in pieces]
         answer = generation.wait()
-        choice = Choice(ChatMessage(answer.text), answer.finish_reason, self._logprobs(answer.logprobs))
+        content = "".join(delta.content or "" for delta in deltas)
+        reasoning = "".join(delta.reasoning_content or "" for delta in deltas)
+        calls = tuple(call for delta in deltas for call in delta.tool_calls or ())
+        message = ChatMessage(
+            None if calls and not content else content, reasoning_content=reasoning or None, tool_calls=calls or None
+        )
+        finish = _finish(answer.finish_reason, bool(calls))
+        choice = Choice(message, finish, self._logprobs(answer.logprobs))
         return ChatCompletion(identifier, self._engine.model.name, (choice,), answer.usage)
 
-    def _chunks(self, identifier: str, generation: Generation) -> Iterator[ChatCompletionChunk]:
+    @staticmethod
+    def _pieces(generation: Generation, parser: ReplyParser) -> Iterator[tuple[ChatMessage, Delta]]:
+        """What each step of the answer adds to the message."""
+        num_calls = 0
+        for step in generation:
+            replies = [parser.push(step.text), *([parser.finish()] if step.finish_reason else [])]
+            calls = []
+            for call in (call for reply in replies for call in reply.calls):
+                calls.append(ChatToolCall(num_calls, call))
+                num_calls += 1
+            content = "".join(reply.content for reply in replies)
+            reasoning = "".join(reply.reasoning for reply in replies)
+            yield ChatMessage(content, reasoning_content=reasoning or None, tool_calls=tuple(calls) or None), step
+
+    def _chunks(
+        self, identifier: str, generation: Generation, pieces: Iterator[tuple[ChatMessage, Delta]]
+    ) -> Iterator[ChatCompletionChunk]:
+        has_calls = False
         try:
-            for delta in generation:
-                if delta.text or delta.finish_reason or delta.logprobs:
-                    choice = ChunkChoice(ChatMessage(delta.text), delta.finish_reason, self._logprobs(delta.logprobs))
-                    usage = generation.answer.usage if delta.finish_reason and generation.answer else None
+            for message, step in pieces:
+                has_calls = has_calls or message.tool_calls is not None
+                if message != ChatMessage("") or step.finish_reason or step.logprobs:
+                    finish = _finish(step.finish_reason, has_calls) if step.finish_reason else None
+                    choice = ChunkChoice(message, finish, self._logprobs(step.logprobs))
+                    usage = generation.answer.usage if step.finish_reason and generation.answer else None
                     yield ChatCompletionChunk(identifier, self._engine.model.name, (choice,), usage)
         finally:
             generation.close()
@@ -171,8 +228,41 @@ _PARAMETERS = (
 """Options with the name and meaning of the field of `SamplingParams`."""
 
 
+_OPENING_TOKENS = 8
+"""More than the mark that opens thoughts takes."""
+
+
+def _finish(reason: FinishReason, has_calls: bool) -> ChatFinishReason:
+    return "tool_calls" if reason == "stop" and has_calls else reason
+
+
+def _tools(options: dict[str, Any]) -> list[Any] | None:
+    """Takes `tools` and `tool_choice` out of the options: the tools that the answer may call."""
+    tools, choice = options.pop("tools", None), options.pop("tool_choice", None)
+    if choice not in (None, "auto", "none"):
+        raise WebcompileError("request_invalid", f'tool_choice: expected "auto" or "none", got {choice!r}')
+    for tool in tools or ():
+        function = tool.get("function") if isinstance(tool, Mapping) and tool.get("type") == "function" else None
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            raise WebcompileError("request_invalid", f"tools: expected functions with a name, got {str(tool)[:80]}")
+    return list(tools) if tools and choice != "none" else None
+
+
+def _for_template(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The message as templates take it: arguments of calls are a value there, in OpenAI's API they are JSON."""
+    calls = message.get("tool_calls")
+    if not calls:
+        return message
+    try:
+        functions = [{**call["function"], "arguments": json.loads(call["function"]["arguments"])} for call in calls]
+    except (TypeError, KeyError, ValueError) as error:
+        raise WebcompileError("request_invalid", f"tool_calls: expected functions with JSON arguments: {error!r}") from error
+    whole = [{**call, "function": function} for call, function in zip(calls, functions, strict=True)]
+    return {**message, "content": message.get("content") or "", "tool_calls": whole}
+
+
 def _sampling(options: dict[str, Any]) -> SamplingParams:
-    known = (*_PARAMETERS, "max_completion_tokens", "stop", "logprobs", "top_logprobs", "model")
+    known = (*_PARAMETERS, "max_completion_tokens", "stop", "logprobs", "top_logprobs", "tools", "tool_choice", "model")
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise WebcompileError("request_invalid", f"unknown option {unknown[0]!r}; known options: {', '.join(known)}")

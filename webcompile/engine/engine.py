@@ -171,8 +171,8 @@ class Engine:
         if wanted < 1:
             raise WebcompileError("request_invalid", f"max_context_tokens: expected at least 1, got {wanted}")
         self.max_context_tokens = min(wanted, self.model.max_context_tokens)
-        self._prompts = PromptEncoder(artifact)
-        self.tokenizer = self._prompts.tokenizer
+        self.prompts = PromptEncoder(artifact)
+        self.tokenizer = self.prompts.tokenizer
         page_tokens = chosen.kv_cache.page_tokens
         max_pages = -(-self.max_context_tokens // page_tokens)
         num_pages = max(max_pages, -(-(cache_tokens or 0) // page_tokens))
@@ -201,11 +201,11 @@ class Engine:
 
     def tokenize(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """See `PromptEncoder.tokenize`."""
-        return self._prompts.tokenize(text, add_special_tokens=add_special_tokens)
+        return self.prompts.tokenize(text, add_special_tokens=add_special_tokens)
 
     def apply_chat_template(self, messages: SequenceOf[Mapping[str, Any]], **variables: Any) -> list[int]:
         """See `PromptEncoder.apply_chat_template`."""
-        return self._prompts.apply_chat_template(messages, **variables)
+        return self.prompts.apply_chat_template(messages, **variables)
 
     def generate(self, prompt: str | SequenceOf[int], sampling: SamplingParams | None = None) -> Generation:
         """Starts an answer to `prompt`, a text or token ids. Nothing is computed before the first piece is asked for.

@@ -20,9 +20,11 @@ class PromptEncoder:
         self._model = artifact.manifest.model.name
         self.tokenizer = Tokenizer(artifact.read_text(info.tokenizer))
         self._template: ChatTemplate | None = None
-        if info.chat_template:
+        self.template = artifact.read_text(info.chat_template) if info.chat_template else ""
+        """Source of the chat template."""
+        if self.template:
             tokens = special_tokens(artifact.read_json(info.config)) if info.config else {}
-            self._template = ChatTemplate(artifact.read_text(info.chat_template), tokens)
+            self._template = ChatTemplate(self.template, tokens)
 
     def tokenize(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Token ids of `text`, as the model expects a text of its own."""

@@ -1,17 +1,20 @@
 /** OpenAI's chat completions over the engine. */
 
-import type { EngineCore } from "../engine.js";
+import { type EngineCore, invalidRequest } from "../engine.js";
+import { type ReplyDelta, replyFormat, ReplyParser } from "../reply.js";
 import type { Tokenizer } from "../tokenizer.js";
 import type { GenerateUsage, TokenLogprob, TokenLogprobs } from "../types.js";
 import { parseChatRequest } from "./request.js";
 import type {
+  AnswerMessage,
   ChatCompletion,
   ChatCompletionChunk,
   ChatCompletionChunkChoice,
   ChatCompletionLogprobs,
   ChatCompletionTokenLogprob,
+  ChatFinishReason,
   CompletionUsage,
-  FinishReason,
+  ToolCall,
   TopLogprob,
 } from "./types.js";
 
@@ -23,7 +26,11 @@ export async function completeChat(
   signal: AbortSignal,
 ): Promise<ChatCompletion | null> {
   const request = parseChatRequest(value);
-  const promptIds = engine.promptOf(request.messages, request.templateVariables);
+  const prompt = engine.promptOf(request.messages, request.templateVariables);
+  if (request.hasTools && !/\btools\b/.test(prompt.template)) {
+    throw invalidRequest("request.tools: the chat template of this model knows no tools");
+  }
+  const parser = new ReplyParser(replyFormat(prompt.template), { tools: request.hasTools, prompt: prompt.text });
   const head = { id: `chatcmpl-${randomId()}`, created: Math.floor(Date.now() / 1000), model: engine.info.model.name };
 
   const send = (choices: readonly ChatCompletionChunkChoice[], usage: CompletionUsage | null): void => {
@@ -35,28 +42,51 @@ export async function completeChat(
   };
 
   let content = "";
+  let reasoning = "";
+  const calls: ToolCall[] = [];
   const logprobs: ChatCompletionTokenLogprob[] = [];
-  let finish: FinishReason = "length";
+  const add = (reply: ReplyDelta, likely: readonly ChatCompletionTokenLogprob[] | undefined): void => {
+    content += reply.content;
+    reasoning += reply.reasoning;
+    const called = reply.calls.map((call): ToolCall => ({ id: `call_${randomId()}`, type: "function", function: call }));
+    const delta = {
+      ...((reply.content !== "" || likely) && { content: reply.content }),
+      ...(reply.reasoning !== "" && { reasoning_content: reply.reasoning }),
+      ...(called.length > 0 && { tool_calls: called.map((call, i) => ({ index: calls.length + i, ...call })) }),
+    };
+    calls.push(...called);
+    logprobs.push(...(likely ?? []));
+    if (Object.keys(delta).length > 0) sendDelta({ delta, logprobs: likely ? contentLogprobs(likely) : null });
+  };
+
+  let finish: ChatFinishReason = "length";
   let usage: CompletionUsage | undefined;
   sendDelta({ delta: { role: "assistant", content: "" } });
   await engine.generate(
-    { ...request.generation, promptIds },
+    { ...request.generation, promptIds: prompt.ids },
     (step) => {
-      content += step.text;
-      const likely = step.logprobs?.map((token) => tokenLogprob(engine.tokenizer, token));
-      logprobs.push(...(likely ?? []));
-      if (step.text !== "" || likely) sendDelta({ delta: { content: step.text }, logprobs: likely ? contentLogprobs(likely) : null });
-      if (step.finishReason !== null) sendDelta({ finish_reason: (finish = step.finishReason) });
+      add(parser.push(step.text), step.logprobs?.map((token) => tokenLogprob(engine.tokenizer, token)));
+      if (step.finishReason !== null) {
+        add(parser.finish(), undefined);
+        finish = step.finishReason === "stop" && calls.length > 0 ? "tool_calls" : step.finishReason;
+        sendDelta({ finish_reason: finish });
+      }
       if (step.usage !== null) usage = usageOf(step.usage);
     },
     signal,
   );
-  const total = usage ?? usageOf({ promptTokens: promptIds.length, completionTokens: 0, cachedPromptTokens: 0 });
+  const total = usage ?? usageOf({ promptTokens: prompt.ids.length, completionTokens: 0, cachedPromptTokens: 0 });
   if (request.isStream) {
     if (request.includeUsage) send([], total);
     return null;
   }
-  const message = { role: "assistant", content, refusal: null } as const;
+  const message: AnswerMessage = {
+    role: "assistant",
+    content: content === "" && calls.length > 0 ? null : content,
+    ...(reasoning !== "" && { reasoning_content: reasoning }),
+    ...(calls.length > 0 && { tool_calls: calls }),
+    refusal: null,
+  };
   return {
     ...head,
     object: "chat.completion",

@@ -1,6 +1,6 @@
 /** Checks a chat completion request. Parameters that are not known or not supported are refused by name. */
 
-import { boolean, type Check, checked, integer, list, oneOf, optional, plainObject, record, text } from "../check.js";
+import { boolean, type Check, checked, CheckError, integer, list, oneOf, optional, plainObject, record, text } from "../check.js";
 import { invalidRequest, stopTexts } from "../engine.js";
 import { samplingFields } from "../sampling.js";
 import type { TemplateMessage } from "../template.js";
@@ -10,6 +10,8 @@ import type { GenerateRequest } from "../types.js";
 export interface ChatRequest {
   readonly messages: readonly TemplateMessage[];
   readonly templateVariables: Readonly<Record<string, unknown>>;
+  /** Whether the answer may call tools. */
+  readonly hasTools: boolean;
   /** All but the prompt. */
   readonly generation: Omit<GenerateRequest, "prompt" | "promptIds">;
   readonly isStream: boolean;
@@ -25,13 +27,58 @@ const content: Check<string> = (value, name) =>
         .join("")
     : text()(value, name);
 
+/** JSON of an object, as its value: what chat templates take. */
+const jsonObject: Check<object> = (value, name) => {
+  try {
+    return plainObject(JSON.parse(text()(value, name)), name);
+  } catch {
+    throw new CheckError(`${name} must be JSON of an object, got ${JSON.stringify(value).slice(0, 80)}`);
+  }
+};
+
+const toolCall = record<{ id: string; type: "function"; function: { name: string; arguments: object } }>({
+  id: text(),
+  type: oneOf("function"),
+  function: record<{ name: string; arguments: object }>({ name: text(), arguments: jsonObject }),
+});
+
+const tool = record<{ type: "function"; function: object }>({
+  type: oneOf("function"),
+  function: (value, name) => {
+    text(/^[\w.-]{1,64}$/)(plainObject(value, name)["name"], `${name}.name`);
+    return plainObject(value, name);
+  },
+});
+
+const messageFields = record<{
+  role: string;
+  content: string | undefined;
+  name: string | undefined;
+  tool_calls: object[] | undefined;
+  tool_call_id: string | undefined;
+  reasoning_content: string | undefined;
+  refusal: null | undefined;
+}>({
+  role: oneOf("system", "developer", "user", "assistant", "tool"),
+  content: optional(content),
+  name: optional(text()),
+  tool_calls: optional(list(toolCall, 1000)),
+  tool_call_id: optional(text()),
+  // An answer can be sent back as it came; thoughts are not for the next turn.
+  reasoning_content: optional(text()),
+  refusal: optional(oneOf(null)),
+});
+
 const message: Check<TemplateMessage> = (value, label) => {
-  const { role, content: said, name } = record<{ role: string; content: string; name: string | undefined }>({
-    role: oneOf("system", "developer", "user", "assistant", "tool"),
-    content,
-    name: optional(text()),
-  })(value, label);
-  return { role, content: said, ...(name !== undefined && { name }) };
+  const { role, content: said, name, tool_calls: calls, tool_call_id: id } = messageFields(value, label);
+  const mayBeSilent = role === "assistant" && calls !== undefined;
+  return {
+    role,
+    content: mayBeSilent ? (said ?? "") : content(said, `${label}.content`),
+    ...(name !== undefined && { name }),
+    ...(calls !== undefined && calls.length > 0 && { tool_calls: calls }),
+    ...(id !== undefined && { tool_call_id: id }),
+  };
 };
 
 const maxTokens = optional(integer(1));
@@ -57,6 +104,8 @@ const parameters = {
   n: optional(oneOf(1)),
   stream: optional(boolean),
   stream_options: optional(record<{ include_usage: boolean | undefined }>({ include_usage: optional(boolean) })),
+  tools: optional(list(tool, 1000)),
+  tool_choice: optional(oneOf("auto", "none")),
   response_format: optional(record<{ type: "text" }>({ type: oneOf("text") })),
   user: optional(text()),
   ignore_eos: optional(boolean),
@@ -78,9 +127,11 @@ export function parseChatRequest(value: unknown): ChatRequest {
   if (request.top_logprobs !== undefined && request.logprobs !== true) {
     throw invalidRequest("request.top_logprobs needs logprobs: true");
   }
+  const tools = request.tool_choice === "none" ? [] : (request.tools ?? []);
   return {
     messages: request.messages,
-    templateVariables: request.chat_template_kwargs ?? {},
+    templateVariables: { ...request.chat_template_kwargs, ...(tools.length > 0 && { tools }) },
+    hasTools: tools.length > 0,
     generation: {
       maxTokens: request.max_tokens ?? request.max_completion_tokens,
       temperature: request.temperature,

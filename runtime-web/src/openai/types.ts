@@ -9,8 +9,34 @@ export interface TextPart {
 /** One message of the conversation. */
 export interface ChatMessage {
   readonly role: "system" | "developer" | "user" | "assistant" | "tool";
-  readonly content: string | readonly TextPart[];
+  /** May be missing from an assistant's message that calls tools. */
+  readonly content?: string | readonly TextPart[] | null | undefined;
   readonly name?: string | undefined;
+  readonly tool_calls?: readonly ToolCall[] | null | undefined;
+  /** Of the call that a message of role "tool" answers. */
+  readonly tool_call_id?: string | undefined;
+  /** Accepted, so that an answer can be sent back as it came, and left out of the prompt. */
+  readonly reasoning_content?: string | null | undefined;
+  readonly refusal?: null | undefined;
+}
+
+/** A call of a function that the model wants to be made. */
+export interface ToolCall {
+  readonly id: string;
+  readonly type: "function";
+  /** `arguments` are JSON as the model wrote it: an object, checked against no schema. */
+  readonly function: { readonly name: string; readonly arguments: string };
+}
+
+/** A function that the model may call. */
+export interface Tool {
+  readonly type: "function";
+  readonly function: {
+    readonly name: string;
+    readonly description?: string | undefined;
+    /** JSON schema. */
+    readonly parameters?: Readonly<Record<string, Json>> | undefined;
+  };
 }
 
 /** A value that JSON can express. */
@@ -51,6 +77,9 @@ export interface ChatCompletionParams {
   readonly stop?: string | readonly string[] | null | undefined;
   /** Only 1 for now. */
   readonly n?: 1 | null | undefined;
+  /** For models whose chat template knows tools. */
+  readonly tools?: readonly Tool[] | null | undefined;
+  readonly tool_choice?: "auto" | "none" | null | undefined;
   readonly response_format?: { readonly type: "text" } | null | undefined;
   /** Goes on past the model's end-of-text token; for measurements. */
   readonly ignore_eos?: boolean | null | undefined;
@@ -71,6 +100,9 @@ export interface ChatCompletionStreamRequest extends ChatCompletionParams {
 
 /** Why the answer ended: the model or a stop text ended it, or it reached `max_tokens` or the context window. */
 export type FinishReason = "stop" | "length";
+
+/** The same of a chat's answer, which may also have ended by calling tools. */
+export type ChatFinishReason = FinishReason | "tool_calls";
 
 /** How many tokens a request took. */
 export interface CompletionUsage {
@@ -101,6 +133,17 @@ export interface ChatCompletionLogprobs {
   readonly refusal: null;
 }
 
+/** What the assistant says. */
+export interface AnswerMessage {
+  readonly role: "assistant";
+  /** null if the answer is nothing but calls. */
+  readonly content: string | null;
+  /** What a reasoning model thinks before it answers. Not in OpenAI's API. */
+  readonly reasoning_content?: string;
+  readonly tool_calls?: readonly ToolCall[];
+  readonly refusal: null;
+}
+
 /** A whole answer. */
 export interface ChatCompletion {
   readonly id: string;
@@ -111,9 +154,9 @@ export interface ChatCompletion {
   readonly choices: readonly [
     {
       readonly index: 0;
-      readonly message: { readonly role: "assistant"; readonly content: string; readonly refusal: null };
+      readonly message: AnswerMessage;
       readonly logprobs: ChatCompletionLogprobs | null;
-      readonly finish_reason: FinishReason;
+      readonly finish_reason: ChatFinishReason;
     },
   ];
   readonly usage: CompletionUsage;
@@ -122,9 +165,14 @@ export interface ChatCompletion {
 /** One choice of a {@link ChatCompletionChunk}. */
 export interface ChatCompletionChunkChoice {
   readonly index: 0;
-  readonly delta: { readonly role?: "assistant"; readonly content?: string };
+  readonly delta: {
+    readonly role?: "assistant";
+    readonly content?: string;
+    readonly reasoning_content?: string;
+    readonly tool_calls?: readonly (ToolCall & { readonly index: number })[];
+  };
   readonly logprobs: ChatCompletionLogprobs | null;
-  readonly finish_reason: FinishReason | null;
+  readonly finish_reason: ChatFinishReason | null;
 }
 
 /** A piece of an answer. With `include_usage` a last chunk without choices holds the usage; on the others it is null. */

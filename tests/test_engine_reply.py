@@ -1,0 +1,49 @@
+"""Replies taken apart, however they arrive."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from webcompile.engine.reply import ReplyDelta, ReplyFormat, ReplyParser
+
+VECTORS = json.loads((Path(__file__).parent / "vectors" / "replies.json").read_text())
+
+
+def parse(vector: dict[str, Any], pieces: list[str]) -> dict[str, Any]:
+    form = ReplyFormat.of(vector["template"])
+    parser = ReplyParser(form, tools=vector.get("tools", False), prompt=vector.get("prompt", ""))
+    deltas: list[ReplyDelta] = [*map(parser.push, pieces), parser.finish()]
+    return {
+        "content": "".join(delta.content for delta in deltas),
+        "reasoning": "".join(delta.reasoning for delta in deltas),
+        "calls": [[call.name, call.arguments] for delta in deltas for call in delta.calls],
+    }
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["about"])
+def test_replies(vector: dict[str, Any]) -> None:
+    expected = {"content": "", "reasoning": "", "calls": []} | {
+        key: vector[key] for key in vector if key in ReplyDelta.__annotations__
+    }
+    reply = vector["reply"]
+    assert parse(vector, [reply]) == expected
+    assert parse(vector, list(reply)) == expected
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        cuts = sorted(random.integers(0, len(reply) + 1, 3))
+        pieces = [reply[a:b] for a, b in zip([0, *cuts], [*cuts, len(reply)], strict=True)]
+        assert parse(vector, pieces) == expected
+
+
+def test_certain_text_is_not_held_back() -> None:
+    parser = ReplyParser(ReplyFormat.of("<think></think><tool_call>"), tools=True)
+    assert parser.push("<think>One, two").reasoning == "One, two"
+    assert parser.push(" </th").reasoning == " "
+    assert parser.push("ree").reasoning == "</three"
+    assert parser.push("</think>Four <").content == "Four "
+    assert parser.push("five").content == "<five"
