@@ -259,7 +259,12 @@ def test_pre_tokenizers_cut_as_the_models_do(tmp_path: Path, pre: str, pieces: l
 @pytest.mark.parametrize(
     ("changes", "code", "message"),
     [
-        ({"tokenizer.ggml.model": "llama"}, "model_invalid", "expected 'gpt2' (byte-level BPE), got 'llama'"),
+        (
+            {"tokenizer.ggml.model": "bert"},
+            "model_invalid",
+            "expected 'gpt2' (byte-level BPE) or 'llama' (SentencePiece), got",
+        ),
+        ({"tokenizer.ggml.model": "llama"}, "model_invalid", "tokenizer.ggml.scores is missing"),
         ({"tokenizer.ggml.pre": "tekken"}, "model_invalid", "one of gpt-2, smollm"),
         ({"tokenizer.ggml.pre": None}, "model_invalid", "tokenizer.ggml.pre is missing"),
         ({"tokenizer.ggml.merges": ["a b c"]}, "model_invalid", "expected pairs"),

@@ -16,7 +16,7 @@ COMMON = {"contracts", "errors", "config", "manifest", "progress", "assets", "__
 ALLOWED: dict[str, set[str]] = {
     "__init__": set(),
     "__main__": {"cli"},
-    "cli": {"build", "engine", "serve", "browser", "backends", "compare"},
+    "cli": {"build", "engine", "hub", "models", "serve", "browser", "backends", "compare"},
     "compare": {"engine", "browser"},
     "browser": {"engine", "serve"},
     "serve": {"engine"},

@@ -166,3 +166,26 @@ def test_unknown_rope_scaling_is_refused() -> None:
     with pytest.raises(WebcompileError, match="mystery") as raised:
         architecture({**TINY, "model_type": "llama", "rope_parameters": {"rope_type": "mystery", "rope_theta": 1e4}})
     assert raised.value.code == "model_invalid"
+
+
+def test_the_head_of_baichuan_2_has_rows_of_length_one() -> None:
+    config, rows = {**TINY, "model_type": "baichuan", "num_key_value_heads": 6}, np.full((2, 4), 3.0)
+    for vocab_size, expected in ((64000, 3.0), (125696, 0.5)):
+        head = architecture({**config, "vocab_size": vocab_size}).weights["lm_head"]
+        assert np.array_equal(head.assemble([rows]), np.full((2, 4), expected))
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"model_type": "llama", "hidden_act": "mystery"}, "hidden_act is 'mystery'"),
+        ({"model_type": "llama", "quantization_config": {"quant_method": "awq"}}, "quantization_config"),
+        ({"model_type": "gemma", "use_bidirectional_attention": True}, "use_bidirectional_attention"),
+        ({"model_type": "qwen2", "layer_types": ["full_attention", "chunked_attention"]}, "chunked_attention"),
+        ({"model_type": "qwen2", "layer_types": ["full_attention"]}, "1 entries"),
+    ],
+)
+def test_settings_that_we_do_not_know_are_refused(config: dict[str, Any], named: str) -> None:
+    with pytest.raises(WebcompileError, match=named) as raised:
+        architecture({**TINY, **config})
+    assert raised.value.code == "model_invalid"

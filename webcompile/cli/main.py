@@ -23,6 +23,7 @@ COMMANDS = {
     "bench": "measure a compiled model",
     "compare": "run one model on several targets and say where they differ",
     "site": "serve or export a chat page with compiled models",
+    "models": "list the architectures that can be compiled",
     "doctor": "say what this machine can build and run, and how to get what is missing",
 }
 """Command → summary. `webcompile.cli.<command>` has `add_arguments(parser)` and `run(arguments) -> exit status`."""

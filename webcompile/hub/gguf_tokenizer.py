@@ -1,4 +1,4 @@
-"""`tokenizer.json` and `tokenizer_config.json` from a GGUF file's metadata: byte-level BPE."""
+"""`tokenizer.json` and `tokenizer_config.json` from a GGUF file's metadata: byte-level BPE, and SentencePiece's BPE."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from webcompile.errors import WebcompileError
 from webcompile.hub.gguf_metadata import Metadata
 from webcompile.hub.model import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE
 
-_BYTE_LEVEL_BPE = "gpt2"
-_CONTROL, _USER_DEFINED = 3, 4
-"""Token types (llama.h): markers with a meaning of their own, and plain text that is never split."""
+_BYTE_LEVEL_BPE, _SENTENCEPIECE = "gpt2", "llama"
+_NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4
+"""Token types (llama.h): pieces, markers with a meaning of their own, and plain text that is never split."""
+_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
+"""SentencePiece's space."""
 
 
 @dataclass(frozen=True)
@@ -48,29 +50,37 @@ _SPLITS = {
 def tokenizer_files(metadata: Metadata) -> dict[str, bytes]:
     """File name → content. Raises WebcompileError("model_invalid") for other kinds of tokenizer and broken tables."""
     kind = metadata.string("tokenizer.ggml.model")
-    if kind != _BYTE_LEVEL_BPE:
+    if kind not in (_BYTE_LEVEL_BPE, _SENTENCEPIECE):
         raise WebcompileError(
             "model_invalid",
-            f"{metadata.where}: tokenizer.ggml.model: expected {_BYTE_LEVEL_BPE!r} (byte-level BPE), got {kind!r}",
+            f"{metadata.where}: tokenizer.ggml.model: expected {_BYTE_LEVEL_BPE!r} (byte-level BPE) or {_SENTENCEPIECE!r} "
+            f"(SentencePiece), got {kind!r}",
             "use the safetensors version of the model, which comes with its tokenizer.json",
         )
-    pre = metadata.string("tokenizer.ggml.pre")
-    if pre not in _SPLITS:
-        raise metadata.error("tokenizer.ggml.pre", f"one of {', '.join(_SPLITS)}", pre)
-    tokenizer = _build(metadata, _SPLITS[pre])
+    tokenizer = _sentencepiece(metadata) if kind == _SENTENCEPIECE else _byte_level(metadata)
+    _add_bos_and_eos(tokenizer, metadata)
+    _add_markers(tokenizer, metadata)
     config = json.dumps(_config(metadata), indent=2, ensure_ascii=False)
     return {TOKENIZER_FILE: tokenizer.to_str().encode(), TOKENIZER_CONFIG_FILE: config.encode()}
 
 
-def _build(metadata: Metadata, split: _Split) -> Tokenizer:
+def _vocabulary(metadata: Metadata) -> dict[str, int]:
     tokens = metadata.items("tokenizer.ggml.tokens", str)
     types = metadata.items("tokenizer.ggml.token_type", int)
-    merges = [tuple(merge.split(" ")) for merge in metadata.items("tokenizer.ggml.merges", str)]
     vocab = {token: i for i, token in enumerate(tokens)}
     if len(vocab) != len(tokens) or len(types) != len(tokens):
         raise metadata.error(
             "tokenizer.ggml.tokens", "different tokens with a type each", f"{len(tokens)} with {len(types)} types"
         )
+    return vocab
+
+
+def _byte_level(metadata: Metadata) -> Tokenizer:
+    pre = metadata.string("tokenizer.ggml.pre")
+    if pre not in _SPLITS:
+        raise metadata.error("tokenizer.ggml.pre", f"one of {', '.join(_SPLITS)}", pre)
+    split, vocab = _SPLITS[pre], _vocabulary(metadata)
+    merges = [tuple(merge.split(" ")) for merge in metadata.items("tokenizer.ggml.merges", str)]
     if any(len(merge) != 2 for merge in merges):
         raise metadata.error("tokenizer.ggml.merges", "pairs", next(merge for merge in merges if len(merge) != 2))
     try:
@@ -81,13 +91,45 @@ def _build(metadata: Metadata, split: _Split) -> Tokenizer:
         tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(_pre_tokenizers(split))
     tokenizer.decoder = decoders.ByteLevel()
-    _add_bos_and_eos(tokenizer, metadata)
+    return tokenizer
+
+
+def _sentencepiece(metadata: Metadata) -> Tokenizer:
+    """The BPE of SentencePiece (Kudo & Richardson 2018), which knows scores of pieces and no merges.
+
+    Whichever two neighbours give the piece with the highest score are merged first, so each way to cut a piece in two is
+    a merge with the rank of its score. Bytes without a piece are tokens of their own.
+    """
+    vocab, scores = _vocabulary(metadata), metadata.items("tokenizer.ggml.scores", float)
+    if len(scores) != len(vocab):
+        raise metadata.error("tokenizer.ggml.scores", f"{len(vocab)} numbers", len(scores))
+    types = metadata.items("tokenizer.ggml.token_type", int)
+    ranked = sorted((-scores[i], i, piece) for piece, i in vocab.items() if types[i] == _NORMAL)
+    merges = [
+        (piece[:cut], piece[cut:])
+        for _, _, piece in ranked
+        for cut in range(1, len(piece))
+        if piece[:cut] in vocab and piece[cut:] in vocab
+    ]
+    unknown = _special_token(metadata, "unknown")[0] if "tokenizer.ggml.unknown_token_id" in metadata else None
+    tokenizer = Tokenizer(BPE(vocab, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
+    prefix = metadata.boolean("tokenizer.ggml.add_space_prefix", True)
+    spaces = [normalizers.Prepend(_SPACE)] if prefix else []
+    tokenizer.normalizer = normalizers.Sequence([*spaces, normalizers.Replace(" ", _SPACE)])
+    strip = [decoders.Strip(" ", 1, 0)] if prefix else []
+    tokenizer.decoder = decoders.Sequence([decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *strip])
+    return tokenizer
+
+
+def _add_markers(tokenizer: Tokenizer, metadata: Metadata) -> None:
+    """Control tokens, and texts that are never split."""
+    tokens = metadata.items("tokenizer.ggml.tokens", str)
+    types = metadata.items("tokenizer.ggml.token_type", int)
     for special, kind in ((True, _CONTROL), (False, _USER_DEFINED)):
         added = [
             AddedToken(token, special=special, normalized=False) for token, t in zip(tokens, types, strict=True) if t == kind
         ]
         (tokenizer.add_special_tokens if special else tokenizer.add_tokens)(added)
-    return tokenizer
 
 
 def _pre_tokenizers(split: _Split) -> list[Any]:

@@ -24,10 +24,7 @@ NAMES = Names(
 
 def build(config: dict[str, Any]) -> Architecture:
     """Maps a FalconConfig."""
-    hidden_size = config["hidden_size"]
-    published = Published(
-        config, layer_norm_epsilon=1e-5, hidden_act="gelu", intermediate_size=4 * hidden_size, tie_word_embeddings=True
-    )
+    published = Published(config, layer_norm_epsilon=1e-5, hidden_act="gelu", tie_word_embeddings=True)
     norm, bias, alibi = (
         published.layer_norm("layer_norm_epsilon"),
         published.get("bias", False),
@@ -43,7 +40,7 @@ def build(config: dict[str, Any]) -> Architecture:
         out_bias=bias,
     )
     two = parallel and new and published.get("num_ln_in_parallel_attn", 2) == 2
-    mlp = published.mlp(gated=False, up_bias=bias, down_bias=bias)
+    mlp = published.plain_mlp(bias)
     layer = LayerConfig(attention, mlp, norm, mlp_norm=norm if two or not parallel else None, parallel=parallel)
     names = replace(NAMES, attention_norm="ln_attn", mlp_norm="ln_mlp") if two else NAMES
     return Architecture(published.decoder(layer, norm), names)

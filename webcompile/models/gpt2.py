@@ -30,12 +30,11 @@ def build(config: dict[str, Any]) -> Architecture:
         layer_norm_epsilon=1e-5,
         hidden_act="gelu_new",
         max_position_embeddings=1024,
-        intermediate_size=4 * config["n_embd"],
         tie_word_embeddings=True,
     )
     published.expect("add_cross_attention", False)
     published.expect("scale_attn_by_inverse_layer_idx", False)
-    norm, mlp = published.layer_norm("layer_norm_epsilon"), published.mlp(gated=False, up_bias=True, down_bias=True)
+    norm, mlp = published.layer_norm("layer_norm_epsilon"), published.plain_mlp(True)
     scale = published.head_dim**-0.5 if published.get("scale_attn_weights", True) else 1.0
     layer = pre_norm(published.attention(rope=None, qkv_bias=True, out_bias=True, scale=scale), mlp, norm)
     return Architecture(published.decoder(layer, norm, learned_positions=published["max_position_embeddings"]), NAMES)

@@ -17,11 +17,10 @@ def build(config: dict[str, Any]) -> Architecture:
         layer_norm_epsilon=1e-5,
         hidden_act="gelu_pytorch_tanh",
         max_position_embeddings=1024,
-        intermediate_size=4 * config["n_embd"],
         tie_word_embeddings=True,
     )
     published.expect("add_cross_attention", False)
-    norm, mlp = published.layer_norm("layer_norm_epsilon"), published.mlp(gated=False, up_bias=True, down_bias=True)
+    norm, mlp = published.layer_norm("layer_norm_epsilon"), published.plain_mlp(True)
     attention = published.attention(
         num_kv_heads=1 if published.get("multi_query", True) else published.num_heads,
         rope=None,

@@ -24,6 +24,6 @@ NAMES = Names(
 def build(config: dict[str, Any]) -> Architecture:
     """Maps a GPTNeoXConfig."""
     published = Published(config, layer_norm_eps=1e-5, hidden_act="gelu", partial_rotary_factor=0.25, attention_bias=True)
-    norm, mlp = published.layer_norm(), published.mlp(gated=False, up_bias=True, down_bias=True)
+    norm, mlp = published.layer_norm(), published.plain_mlp(True)
     layer = pre_norm(published.attention(), mlp, norm, parallel=published.get("use_parallel_residual", True))
     return Architecture(published.decoder(layer, norm), NAMES)

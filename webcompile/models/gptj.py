@@ -23,11 +23,9 @@ NAMES = Names(
 
 def build(config: dict[str, Any]) -> Architecture:
     """Maps a GPTJConfig."""
-    published = Published(
-        config, layer_norm_epsilon=1e-5, hidden_act="gelu_new", rotary_dim=64, intermediate_size=4 * config["n_embd"]
-    )
+    published = Published(config, layer_norm_epsilon=1e-5, hidden_act="gelu_new", rotary_dim=64)
     norm = published.layer_norm("layer_norm_epsilon")
     attention = published.attention(rope=published.rope(dims=published["rotary_dim"], interleaved=True))
-    mlp = published.mlp(gated=False, up_bias=True, down_bias=True)
+    mlp = published.plain_mlp(True)
     layer = LayerConfig(attention, mlp, attention_norm=norm, parallel=True)
     return Architecture(published.decoder(layer, norm, head_bias=True), NAMES)

@@ -15,4 +15,9 @@ def build(config: dict[str, Any]) -> Architecture:
     """Maps a NemotronConfig."""
     published = Published(config, norm_eps=1e-5, hidden_act="relu2", partial_rotary_factor=0.5)
     norm = published.layer_norm("norm_eps", offset=1.0)
-    return Architecture(published.decoder(pre_norm(published.attention(), published.mlp(gated=False), norm), norm), NAMES)
+    return Architecture(
+        published.decoder(
+            pre_norm(published.attention(), published.plain_mlp(published.get("mlp_bias", False)), norm), norm
+        ),
+        NAMES,
+    )

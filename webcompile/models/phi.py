@@ -26,6 +26,6 @@ def build(config: dict[str, Any]) -> Architecture:
     attention = published.attention(
         qkv_bias=True, out_bias=True, head_norm=HeadNorm(norm) if published.get("qk_layernorm") else None
     )
-    mlp = published.mlp(gated=False, up_bias=True, down_bias=True)
+    mlp = published.plain_mlp(True)
     layer = LayerConfig(attention, mlp, attention_norm=norm, parallel=True)
     return Architecture(published.decoder(layer, norm, head_bias=True), NAMES)

@@ -23,5 +23,5 @@ def build(config: dict[str, Any]) -> Architecture:
     )
     norm, bias = published.layer_norm("norm_epsilon"), published["use_bias"]
     attention = published.attention(window=published.window(), qkv_bias=bias, out_bias=bias)
-    layer = pre_norm(attention, published.mlp(gated=False, up_bias=bias, down_bias=bias), norm)
+    layer = pre_norm(attention, published.plain_mlp(bias), norm)
     return Architecture(published.decoder(layer, norm), NAMES)

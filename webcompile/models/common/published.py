@@ -149,8 +149,14 @@ class Published:
     def mlp(self, **changes: Any) -> MLPConfig:
         """A gated MLP; `changes` are fields of MLPConfig."""
         bias = bool(self.get("mlp_bias", False))
-        usual = {"width": self.get("intermediate_size"), "activation": self.activation(), "up_bias": bias, "down_bias": bias}
-        return MLPConfig(**{**usual, **changes})
+        usual = {"activation": self.activation(), "up_bias": bias, "down_bias": bias}
+        width = changes.pop("width", None) or self["intermediate_size"]
+        return MLPConfig(width, **{**usual, **changes})
+
+    def plain_mlp(self, bias: bool) -> MLPConfig:
+        """An MLP without a gate, four times as wide as the model where the config does not say."""
+        width = self.get("intermediate_size", 4 * self["hidden_size"])
+        return self.mlp(width=width, gated=False, up_bias=bias, down_bias=bias)
 
     def decoder(self, layers: LayerConfig | list[LayerConfig], norm: Normalization, **changes: Any) -> DecoderConfig:
         """The whole model: all layers alike, or each by itself; `changes` are fields of DecoderConfig."""

@@ -1,0 +1,67 @@
+"""The table of architectures: what each file builds, and what its tests hold it against."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from webcompile.models import model_types
+
+TESTED = {
+    "baichuan": ("llama", 5),
+    "chatglm": ("glm", 5),
+    "cohere": ("cohere", 5),
+    "cohere2": ("cohere2", 5),
+    "falcon": ("falcon", 5),
+    "gemma": ("gemma", 5),
+    "gemma2": ("gemma2", 7),
+    "gemma3_text": ("gemma3_text", 8),
+    "glm": ("glm", 5),
+    "glm4": ("glm4", 7),
+    "gpt2": ("gpt2", 5),
+    "gpt_bigcode": ("gpt_bigcode", 5),
+    "gpt_neox": ("gpt_neox", 5),
+    "gptj": ("gptj", 5),
+    "granite": ("granite", 5),
+    "internlm2": ("llama", 5),
+    "internlm3": ("llama", 5),
+    "llama": ("llama", 5),
+    "minicpm": ("granite", 5),
+    "ministral": ("ministral", 5),
+    "mistral": ("mistral", 5),
+    "nemotron": ("nemotron", 5),
+    "olmo": ("olmo", 5),
+    "olmo2": ("olmo2", 8),
+    "olmo3": ("olmo3", 8),
+    "orion": ("stablelm", 5),
+    "phi": ("phi", 5),
+    "phi3": ("phi3", 5),
+    "qwen2": ("qwen2", 5),
+    "qwen3": ("qwen3", 6),
+    "smollm3": ("smollm3", 5),
+    "stablelm": ("stablelm", 5),
+    "starcoder2": ("starcoder2", 5),
+}
+"""`model_type` → the class of transformers that tests compare with, and dispatches per layer of a decoded token.
+
+Where that class is another, its tensors are renamed and sorted as the publisher's are. A test holds this against the tests.
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """An architecture."""
+
+    model_type: str
+    models: str
+    reference: str
+    dispatches: int
+
+
+def rows() -> Iterator[Row]:
+    """All architectures."""
+    for model_type in model_types():
+        description = str(importlib.import_module(f"webcompile.models.{model_type}").__doc__)
+        reference, dispatches = TESTED[model_type]
+        yield Row(model_type, description.splitlines()[0].removesuffix("."), reference, dispatches)
