@@ -1,7 +1,7 @@
 """Where kernels are tested: every device that runs without a browser, and what tests compare on them.
 
-"cpu" is the target "cpu". All other devices run the WGSL of the target "webgpu", in the target's own schedules and in
-some that cut work differently.
+"cpu" is the target "cpu". All other devices run what targets "vulkan" (the WGSL of the browser) and "opencl" are made of, in
+the targets' own schedules and in some that cut work differently.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ import pytest
 import tvm
 from tvm import tirx
 
-from tests.webgpu_device import WebGPUDevice, adapters
+from tests.native_devices import find_native_devices, short_name
+from webcompile import backends
+from webcompile.backends import NativeDevice
 from webcompile.kernels.builder import Schedule
 from webcompile.kernels.heads import Heads
+from webcompile.link import device_code
 from webcompile.targets import VariantSpec, get_target
 
 CPU = get_target("cpu").variants[0]
-WEBGPU = get_target("webgpu").variants
 SCHEDULES: dict[str, dict[str, Any]] = {
     "4-lanes": {"threads": 64, "lanes": 4, "row_tile": 1, "token_tile": 3, "subgroup": 0, "attention_threads": 5},
     "8-lanes": {"threads": 32, "lanes": 8, "row_tile": 5, "token_tile": 1, "subgroup": 0, "attention_threads": 1}
@@ -34,14 +36,13 @@ OTHERWISE = {"unroll_heads": False, "product_tile": None}
 """What these schedules leave out."""
 TOLERANCE = {"float32": 5e-6, "float16": 2e-3}
 """Of the largest value expected."""
-ADAPTERS = adapters()
 
 
 @dataclass(frozen=True)
 class Bench:
     """A device, and how kernels are made for it."""
 
-    device: WebGPUDevice | None
+    device: NativeDevice | None
     """None is the CPU."""
     variant: VariantSpec
 
@@ -55,41 +56,50 @@ class Bench:
 
     def run(self, kernel: Any, *arrays: np.ndarray) -> list[np.ndarray]:
         """The arguments of a kernel after a call with `arrays`."""
-        function, compiled = compile_kernel(kernel, self.variant.tvm_target)
-        if self.device is not None:
-            return self.device.run(function, compiled.mod.imports[0].inspect_source(), arrays)
-        tensors = [tvm.runtime.tensor(array) for array in arrays]
+        compiled = compile_kernel(kernel, self.variant.tvm_target, is_native=self.device is not None)
+        device = tvm.cpu() if self.device is None else tvm.device(self.device.kind, self.device.index)
+        tensors = [tvm.runtime.tensor(array, device) for array in arrays]
         compiled[str(kernel.attrs["global_symbol"])](*tensors)
         return [tensor.numpy() for tensor in tensors]
 
 
 @functools.cache
-def compile_kernel(kernel: Any, tvm_target: Any) -> tuple[Any, Any]:
-    """(the kernel as it is lowered, the compiled module), made as `webcompile.build.library` makes them."""
-    name = str(kernel.attrs["global_symbol"])
-    module = tirx.transform.ForceNarrowIndexToInt32()(tvm.IRModule({name: kernel}))
-    with tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):
-        return module[name], tvm.compile(module, tvm_target)
+def compile_kernel(kernel: Any, tvm_target: Any, *, is_native: bool = False) -> Any:
+    """The compiled module, made as `webcompile.build.library` makes one; `is_native` if one of our backends is to run it."""
+    module = tirx.transform.ForceNarrowIndexToInt32()(tvm.IRModule({str(kernel.attrs["global_symbol"]): kernel}))
+    with tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}), device_code(str(tvm_target.kind), ()):
+        compiled = tvm.compile(module, tvm_target)
+    if is_native:
+        backends.make_runnable(compiled.mod)
+    return compiled
+
+
+def variants_of(target: str) -> dict[str, VariantSpec]:
+    """The variants of a target by name, and for WGSL those of `SCHEDULES`."""
+    variants = {variant.name: variant for variant in get_target(target).variants}
+    for name, schedule in SCHEDULES.items() if target == "vulkan" else ():
+        features = ("subgroups",) if schedule["subgroup"] else ()
+        base = next(variant for variant in variants.values() if variant.features == features)
+        variants[name] = replace(base, schedule=replace(base.schedule, **{**OTHERWISE, **schedule}))
+    return variants
 
 
 def benches() -> list[Any]:
-    """The CPU, and each variant of WebGPU on the first adapter that has what it needs."""
+    """The CPU, and each variant of the native devices on the first that has what it needs."""
     params = [pytest.param(Bench(None, CPU), id="cpu")]
-    if not ADAPTERS:
-        params.append(pytest.param(None, id="webgpu", marks=pytest.mark.skip(reason="no PyPI wgpu or no Vulkan driver")))
-    variants = {variant.name: variant for variant in WEBGPU}
-    for name, schedule in SCHEDULES.items():
-        features = ("subgroups",) if schedule["subgroup"] else ()
-        base = next(variant for variant in WEBGPU if variant.features == features)
-        variants[name] = replace(base, schedule=replace(base.schedule, **{**OTHERWISE, **schedule}))
-    for name, variant in variants.items():
-        able = [device for device in ADAPTERS.values() if device.features.issuperset(variant.features)]
-        params += [pytest.param(Bench(device, variant), id=f"{device.name}-{name}") for device in able[:1]]
+    for target in backends.TARGETS:
+        devices = find_native_devices(target)
+        if not devices:
+            params.append(pytest.param(None, id=target, marks=pytest.mark.skip(reason=f"no driver of target {target}")))
+        for name, variant in variants_of(target).items():
+            wanted = set(variant.features) - {"mobile"}  # its code runs everywhere
+            able = [device for device in devices if wanted.issubset(device.features)]
+            params += [pytest.param(Bench(device, variant), id=f"{short_name(device)}-{name}") for device in able[:1]]
     return params
 
 
 BENCHES = benches()
-THREADS = [param for param in BENCHES if param.id.endswith(("cpu", "webgpu", "-f32", "-f16", "-odd-tiles"))]
+THREADS = [param for param in BENCHES if param.id.endswith(("cpu", "vulkan", "opencl", "-f32", "-f16", "-odd-tiles"))]
 """Enough for kernels that take nothing else from their schedule."""
 
 

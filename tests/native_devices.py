@@ -7,10 +7,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from webcompile import backends
+from webcompile.backends import NativeDevice
 from webcompile.errors import WebcompileError
 
 SWIFTSHADER = Path("/usr/lib/chromium/vk_swiftshader_icd.json")
@@ -35,23 +37,33 @@ def software_drivers() -> Iterator[None]:
 
 
 @functools.cache
-def native_devices() -> dict[str, str]:
-    """Short name of a device ("llvmpipe", "swiftshader", "pthread") → its name for `Engine`, of those that are there."""
+def find_native_devices(target: str) -> list[NativeDevice]:
+    """The devices of a target with all software drivers; none if its driver or its plugin's compiler is missing."""
+    try:
+        with software_drivers():
+            return backends.find_devices(target)
+    except WebcompileError:
+        return []
+
+
+def short_name(device: NativeDevice) -> str:
+    """ "llvmpipe" for "llvmpipe (LLVM 15.0.6, 256 bits)"."""
+    return device.name.replace("-", " ").split()[0].lower()
+
+
+@functools.cache
+def engine_names() -> dict[str, str]:
+    """Short name of a device → its name for `Engine`; of two alike, the first."""
     named: dict[str, str] = {}
     for target in backends.TARGETS:
-        try:
-            with software_drivers():
-                found = backends.find_devices(target)
-        except WebcompileError:
-            continue
-        for index, device in enumerate(found):
-            named.setdefault(device.name.replace("-", " ").split()[0].lower(), f"{target}:{index}")
+        for index, device in enumerate(find_native_devices(target)):
+            named.setdefault(short_name(device), f"{target}:{index}")
     return named
 
 
-def device_params(*names: str) -> list[pytest.param]:
-    """A test parameter for each name that `Engine` takes. One whose driver is missing is skipped, and says so."""
-    named = native_devices()
+def device_params(*names: str) -> list[Any]:
+    """A test parameter for each short name: what `Engine` takes. One whose driver is missing is skipped, and says so."""
+    named = engine_names()
     return [
         pytest.param(named.get(name, name), id=name, marks=[] if name in named else pytest.mark.skip(f"no driver {name}"))
         for name in names

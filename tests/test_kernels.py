@@ -122,7 +122,7 @@ def test_a_gpu_loads_vectors() -> None:
     """TVM keeps arrays of numbers unless told, and WGSL then checks the bounds of each."""
     variant = next(variant for variant in get_target("webgpu").variants if variant.name == "f16")
     kernel = matmul(variant.schedule, GroupInt4("float16"), 64, 64, "float16", one_token=True)
-    _, compiled = compile_kernel(kernel, variant.tvm_target)
+    compiled = compile_kernel(kernel, variant.tvm_target)
     wgsl = compiled.mod.imports[0].inspect_source()
     assert "w_codes_ptr : array<vec4<u32>>" in wgsl
     assert "x_ptr : array<vec4<f16>>" in wgsl

@@ -17,8 +17,10 @@ from webcompile.kernels.rotation import Rotation
 from webcompile.kernels.trigonometry import fixed_point_turns
 from webcompile.kernels.weights import Plain
 
-PAIR = [param for param in BENCHES if param.id.endswith(("cpu", "webgpu", "-f32-software-subgroups"))]
-"""A CPU and an adapter."""
+SOME = [
+    param for param in BENCHES if param.id.endswith(("cpu", "vulkan", "-f32-software-subgroups", "pthread-f32-software"))
+]
+"""One device of each kind."""
 
 HEADS = [Heads(6, 2, 10, 4), Heads(9, 3, 64, 16), Heads(5, 5, 12, 4), Heads(5, 1, 48, 16), Heads(3, 3, 80, 16)]
 name_of_heads = "{0.num_heads}x{0.num_kv_heads}x{0.head_dim}".format
@@ -95,7 +97,7 @@ def test_scores(bench: Bench, scoring: Scoring, tokens: int, position: int) -> N
     check(bench, Heads(6, 2, 16, 4), tokens, position, scoring)
 
 
-@pytest.mark.parametrize("bench", PAIR)
+@pytest.mark.parametrize("bench", SOME)
 @pytest.mark.parametrize(("window", "sinks"), [(None, 0), (7, 3)], ids=["all", "window"])
 def test_sequences_that_fork_and_roll_back(bench: Bench, window: int | None, sinks: int) -> None:
     """The kernels, the pages of the block manager and what numpy makes of each sequence's own plain keys and values."""

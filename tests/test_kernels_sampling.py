@@ -15,7 +15,7 @@ from webcompile.engine.sampler import Sampler, logprobs_of
 from webcompile.engine.sequence import SamplingParams
 from webcompile.kernels.sampling import choose, logprobs, num_strips, penalize
 
-DEVICES = [param for param in BENCHES if param.id.endswith(("webgpu", "-f32", "-f32-software"))]
+DEVICES = [param for param in BENCHES if param.id.endswith(("vulkan", "opencl", "-f32", "-f32-software"))]
 VOCAB_SIZES = [5, 256, 1000, 4099]
 STEPS = 12
 

@@ -91,6 +91,14 @@ def lose(device: NativeDevice) -> None:
     _function(f"webcompile.{device.kind}.lose")(device.index)
 
 
+def make_runnable(module: Any) -> None:
+    """Gives a module that TVM has just compiled kernels that run, in place of their source, without a library in between."""
+    kernels = list(module.imports)
+    module.clear_imports()
+    for compiled in kernels:
+        module.import_module(_function(f"webcompile.{compiled.kind}.runnable")(compiled))
+
+
 @functools.cache
 def load(kind: str) -> None:
     """Builds the plugin if need be, loads it and its driver's library. Raises tool_missing or driver_missing."""

@@ -20,6 +20,9 @@ from webcompile.link.library_bin import compile_cuda_module, rewrite_modules
 _TABLE = "__tvm_ffi__library_bin"
 _CONSTRUCTORS = re.compile(r"@llvm\.global_ctors = appending global \[1 x (\{[^}]*\})\] \[(.*)\]")
 
+_OPENCL_VECTORS = "".join(f"#define {of}4(a, b, c, d) (({of}4)(a, b, c, d))\n" for of in ("float", "half", "int", "uint"))
+"""TVM makes vectors of four numbers as other languages do; OpenCL C has a cast for it."""
+
 
 def link_shared(executable: Any, architectures: Sequence[str], output: Path) -> None:
     """Writes a `relax.build` result as a shared library for this machine; CUDA code is for `architectures`."""
@@ -74,6 +77,8 @@ def device_code(kind: str, architectures: Sequence[str]) -> Iterator[None]:
     elif kind == "rocm":
         # Kernels call nothing of ROCm's libraries, and nothing can load a linked code object.
         callbacks = {"tvm_callback_rocm_bitcode_path": lambda: [], "tvm_callback_rocm_link": lambda code: code}
+    elif kind == "opencl":
+        callbacks = {"tvm_callback_opencl_postproc": lambda source, _target: f"{_OPENCL_VECTORS}{source}"}
     else:
         callbacks = {}
     before = {name: tvm.get_global_func(name, allow_missing=True) for name in callbacks}

@@ -371,6 +371,8 @@ void register_plugin() {
                     static auto* devices = new DeviceInterface<Driver>();
                     *result = static_cast<void*>(static_cast<tvm::runtime::DeviceAPI*>(devices));
                   })
+      .def((prefix + "runnable").c_str(),
+           [](const ffi::Module& compiled) { return ffi::Module(ffi::make_object<Library<Driver>>(compiled->SaveToBytes())); })
       .def((prefix + "open_library").c_str(), [](const ffi::String& path) { Driver::open_library(path); })
       .def((prefix + "devices").c_str(),
            [] {
