@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,10 @@ TARGETS = {"vulkan": ("webgpu", "vulkan"), "opencl": ("opencl", None)}
 The libraries of target "vulkan" hold WGSL, so that the plugin runs them on "metal" and "d3d12" devices as well.
 """
 
-_OPENCL_LOADERS = {"win32": "OpenCL.dll", "darwin": "/System/Library/Frameworks/OpenCL.framework/OpenCL"}
+OPENCL_VARIABLE = "WEBCOMPILE_OPENCL"
+"""Environment variable that names another OpenCL library."""
+
+_OPENCL_LIBRARIES = {"win32": "OpenCL.dll", "darwin": "/System/Library/Frameworks/OpenCL.framework/OpenCL"}
 _HINTS = {
     "driver_missing": "Install the device's driver. `webcompile doctor` says what is there and what is not.",
     "device_missing": "`webcompile doctor` lists the devices of this machine.",
@@ -102,7 +106,7 @@ def make_runnable(module: Any) -> None:
 @functools.cache
 def load(kind: str) -> None:
     """Builds the plugin if need be, loads it and its driver's library. Raises tool_missing or driver_missing."""
-    driver = str(build.wgpu_library()) if kind == "webgpu" else _OPENCL_LOADERS.get(sys.platform, "libOpenCL.so.1")
+    driver = str(build.wgpu_library()) if kind == "webgpu" else _opencl_library()
     _register(build.plugin(kind))
     with driver_errors():
         _function(f"webcompile.{kind}.open_library")(driver)
@@ -133,6 +137,10 @@ def _register(plugin: Path) -> ctypes.CDLL:
     import tvm  # noqa: F401  its runtime comes first
 
     return ctypes.CDLL(str(plugin))
+
+
+def _opencl_library() -> str:
+    return os.environ.get(OPENCL_VARIABLE) or _OPENCL_LIBRARIES.get(sys.platform, "libOpenCL.so.1")
 
 
 def _function(name: str) -> Any:

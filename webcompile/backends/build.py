@@ -21,7 +21,7 @@ KINDS = ("webgpu", "opencl")
 
 _SOURCES = Path(__file__).resolve().parent / "native"
 _PACKAGED = Path(assets.__file__).resolve().parent / "assets" / "backends"
-_FLAGS = ("-std=c++17", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror")
+_FLAGS = ("-O2", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror")
 _COMPILERS = ("c++", "g++", "clang++")
 
 
@@ -65,22 +65,25 @@ def install(folder: Path = _PACKAGED) -> list[Path]:
 
 def compile_plugin(kind: str, output: Path) -> None:
     """Compiles one plugin, aside first. Raises tool_missing."""
-    command = [_compiler(), *_FLAGS, str(_SOURCES / f"{kind}.cc")]
-    for folder in _include_folders(kind):
-        command += ["-isystem", str(folder)]
-    for package in ("tvm", "tvm_ffi"):
-        command.append(f"-L{_package_folder(package) / 'lib'}")
+    compiler = _compiler()
+    include = [word for folder in _include_folders(kind) for word in ("-isystem", str(folder))]
+    libraries = [f"-L{_package_folder(package) / 'lib'}" for package in ("tvm", "tvm_ffi")]
     with tempfile.TemporaryDirectory(dir=output.parent) as aside:
-        partial = Path(aside) / output.name
-        command += ["-ltvm_runtime", "-ltvm_ffi", "-o", str(partial)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise WebcompileError(
-                "tool_missing",
-                f"the {kind} plugin could not be compiled: {done.stderr.strip()[-2000:]}",
-                "It needs a C++17 compiler: GCC 9 or Clang 10, or newer. CXX names another one.",
-            )
+        guard, partial = Path(aside) / "guard.o", Path(aside) / output.name
+        _run(kind, [compiler, *_FLAGS, "-fexceptions", "-x", "c", "-c", str(_SOURCES / "guard.c"), "-o", str(guard)])
+        link = [str(guard), *libraries, "-ltvm_runtime", "-ltvm_ffi", "-o", str(partial)]
+        _run(kind, [compiler, *_FLAGS, "-std=c++17", "-shared", *include, str(_SOURCES / f"{kind}.cc"), *link])
         partial.replace(output)
+
+
+def _run(kind: str, command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise WebcompileError(
+            "tool_missing",
+            f"the {kind} plugin could not be compiled: {done.stderr.strip()[-2000:]}",
+            "It needs GCC 9 or Clang 10, or newer. CXX names another compiler.",
+        )
 
 
 def wgpu_library() -> Path:

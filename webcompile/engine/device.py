@@ -53,6 +53,7 @@ def find_device(name: str) -> Device:
 
 def _processor(target: str, index: int) -> Device:
     if target == "cpu" and index > 0:
-        raise WebcompileError("device_missing", f"there is one device cpu, which uses all processors; got cpu:{index}")
+        message = f"there is one device cpu, which uses all processors; got cpu:{index}"
+        raise WebcompileError("device_missing", message, "Leave the number out.")
     # Whatever else there may be a variant of is refused with the artifact's list of them.
     return PROCESSOR if target == "cpu" else Device(target, target, index, target)

@@ -12,10 +12,12 @@ import tvm
 import tvm_ffi
 from tvm import relax
 
+from webcompile import backends
 from webcompile.backends import driver_errors
 from webcompile.contracts import native_host
 from webcompile.engine.artifact import Artifact
 from webcompile.engine.device import PROCESSOR, Device
+from webcompile.engine.library import load_library
 from webcompile.engine.runtimes import check_runtime
 from webcompile.errors import WebcompileError
 from webcompile.manifest import ParamEntry, Variant
@@ -42,11 +44,14 @@ class ModelRunner:
         self._device = tvm.device(device.kind, device.index)
         library = artifact.path(variant.file)
         try:
-            # Else TVM would keep the library, and with it the device's compiled kernels, for as long as the process lives.
-            module = tvm_ffi.load_module(library, keep_module_alive=False)
-            # TVM's pool would keep what is freed for as long as the process lives; the plugins have their own.
-            machine = relax.VirtualMachine(module, self._device, memory_cfg=None if device.kind == "cpu" else "naive")
-            self._prefill, self._decode = machine["prefill"], machine["decode"]
+            self._library = load_library(library)
+            # TVM's pool would keep what is freed for as long as the process lives; our backends have their own.
+            memory = "naive" if device.target in backends.TARGETS else None
+            with self._library.lock, driver_errors():
+                machine = relax.VirtualMachine(self._library.module, self._device, memory_cfg=memory)
+                self._prefill, self._decode = machine["prefill"], machine["decode"]
+        except WebcompileError:
+            raise
         except Exception as error:  # TVM raises many types, down to AttributeError for a missing function.
             raise WebcompileError(
                 "artifact_invalid", f"{library} cannot be loaded: {error}", _again(artifact, variant)
@@ -57,22 +62,21 @@ class ModelRunner:
         self._params = tvm_ffi.convert(self._load_params(artifact, variant))
         spec = variant.kv_cache
         shape = (num_pages, 2, spec.num_kv_heads, spec.page_tokens, spec.head_dim)
-        self._cache = [self._upload(np.zeros(shape, _dtype(spec.dtype))) for _ in range(spec.num_layers)]
+        self._cache = [tvm.runtime.empty(shape, spec.dtype, self._device) for _ in range(spec.num_layers)]
         self._cache_argument = tvm_ffi.convert(self._cache)
+        self._page_table = np.zeros(0, np.int32)
 
     @driver_errors()
     def run(self, token_ids: Sequence[int], position: int, pages: Sequence[int]) -> npt.NDArray[np.float32]:
         """Appends `token_ids` at `position`.. to the sequence in `pages`; logits float32[vocab_size] after the last."""
         page_table = np.zeros(self._max_pages, np.int32)
         page_table[: len(pages)] = pages
+        if not np.array_equal(page_table, self._page_table):  # new once in a few tokens
+            self._page_table, self._uploaded_page_table = page_table, self._upload(page_table)
         function = self._decode if len(token_ids) == 1 else self._prefill
-        logits = function(
-            self._upload(np.asarray(token_ids, np.int32)),
-            self._upload(np.asarray([position], np.int32)),
-            self._upload(page_table),
-            self._cache_argument,
-            self._params,
-        )
+        step = self._upload(np.asarray(token_ids, np.int32)), self._upload(np.asarray([position], np.int32))
+        with self._library.lock:
+            logits = function(*step, self._uploaded_page_table, self._cache_argument, self._params)
         array: npt.NDArray[np.float32] = logits.numpy()
         if array.shape != (1, self._vocab_size):
             raise WebcompileError("internal", f"logits: expected shape (1, {self._vocab_size}), got {array.shape}")

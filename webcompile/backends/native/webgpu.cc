@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <unordered_map>
 
+#include "guard.h"
 #include "plugin.h"
 #include "webgpu_api.h"
 
@@ -136,8 +137,8 @@ class Driver {
     }
     if (staging_) wgpu->BufferRelease(staging_);
     wgpu->BufferRelease(uniforms_);
-    wgpu->QueueRelease(queue_);
-    wgpu->DeviceRelease(device_);
+    guard([this] { wgpu->QueueRelease(queue_); });
+    guard([this] { wgpu->DeviceRelease(device_); });
   }
 
   Memory create(size_t nbytes) {
@@ -164,7 +165,7 @@ class Driver {
       size_t chunk = std::min(kChunkBytes, whole - at);
       wgpu->QueueWriteBuffer(queue_, target.buffer, offset + at, source + at, chunk);
       written_ += chunk;
-      if (written_ >= kChunkBytes) sync();  // until then the driver holds copies
+      if (written_ >= kChunkBytes) drain_writes();
     }
     if (whole < nbytes) {
       char word[4] = {};
@@ -190,13 +191,14 @@ class Driver {
       };
       WGPUBufferMapCallbackInfo callback = {nullptr, WGPUCallbackMode_AllowSpontaneous, on_mapped, &status, nullptr};
       wgpu->BufferMapAsync(staging_, WGPUMapMode_Read, 0, span, callback);
-      wgpu->DevicePoll(device_, true, nullptr);
+      wait();
       check("read a buffer");
       if (status != WGPUMapAsyncStatus_Success) fail("internal", "a buffer could not be mapped");
-      std::memcpy(target + at, static_cast<const char*>(wgpu->BufferGetConstMappedRange(staging_, 0, span)) + lead, chunk);
+      const void* mapped = nullptr;
+      guard([&] { mapped = wgpu->BufferGetConstMappedRange(staging_, 0, span); });
+      check("read a buffer");
+      std::memcpy(target + at, static_cast<const char*>(mapped) + lead, chunk);
       wgpu->BufferUnmap(staging_);
-      written_ = 0;
-      is_idle_ = true;
     }
   }
 
@@ -269,19 +271,14 @@ class Driver {
     ++counters["dispatches"];
   }
 
+  /** What was written is the driver's already: only commands are waited for. */
   void sync() {
     flush();
-    if (written_ > 0) wgpu->QueueSubmit(queue_, 0, nullptr);  // writes are done with the next submit
-    if (written_ > 0 || !is_idle_) wgpu->DevicePoll(device_, true, nullptr);
-    written_ = 0;
-    is_idle_ = true;
+    if (!is_idle_) wait();
     check("wait for the device");
   }
 
-  void lose() {
-    wgpu->DeviceDestroy(device_);
-    wgpu->DevicePoll(device_, false, nullptr);  // tells on_lost
-  }
+  void lose() { wgpu->DeviceDestroy(device_); }
 
  private:
   struct Layout {
@@ -312,6 +309,8 @@ class Driver {
     if (!driver->failure_.empty()) return;  // what follows is a consequence
     driver->failure_ = text(message);
     driver->is_out_of_memory_ = type == WGPUErrorType_OutOfMemory;
+    // wgpu-native tells on_lost when it pleases, and gives this loss no type of its own.
+    if (driver->lost.empty() && driver->failure_.find("is lost") != std::string::npos) driver->lost = driver->failure_;
   }
 
   /** Throws what has gone wrong since the last check. */
@@ -341,6 +340,25 @@ class Driver {
     staging_bytes_ = nbytes;
   }
 
+  /** Calls what panics if the device is lost: see guard.c. */
+  template <class Work>
+  void guard(Work work) {
+    bool is_done = webcompile_guard([](void* call) { (*static_cast<Work*>(call))(); }, &work);
+    if (!is_done && lost.empty()) lost = "the device was lost";
+  }
+
+  void wait() {
+    guard([this] { wgpu->DevicePoll(device_, true, nullptr); });
+    is_idle_ = true;
+    written_ = 0;
+  }
+
+  /** The driver holds copies of what is written until the next submit. */
+  void drain_writes() {
+    guard([this] { wgpu->QueueSubmit(queue_, 0, nullptr); });
+    wait();
+  }
+
   WGPUCommandEncoder commands() {
     if (!encoder_) encoder_ = wgpu->DeviceCreateCommandEncoder(device_, nullptr);
     return encoder_;
@@ -361,7 +379,7 @@ class Driver {
     WGPUCommandBuffer recorded = wgpu->CommandEncoderFinish(encoder_, nullptr);
     wgpu->CommandEncoderRelease(encoder_);
     encoder_ = nullptr;
-    wgpu->QueueSubmit(queue_, 1, &recorded);
+    guard([&] { wgpu->QueueSubmit(queue_, 1, &recorded); });
     wgpu->CommandBufferRelease(recorded);
     is_idle_ = false;
     ++counters["submits"];
