@@ -19,7 +19,7 @@ from tests.native_devices import find_native_devices, short_name
 from webcompile import backends
 from webcompile.backends import NativeDevice, build
 from webcompile.errors import WebcompileError
-from webcompile.kernels.norm import rms_norm
+from webcompile.kernels.norm import Normalization, normalize
 
 DEVICES = [
     pytest.param(device, id=f"{target}-{short_name(device)}-{index}")
@@ -33,12 +33,12 @@ def tvm_device(device: NativeDevice) -> Any:
     return tvm.device(device.kind, device.index)
 
 
-def normalize(device: NativeDevice, tokens: int, seed: int = 0, width: int = 4) -> None:
+def use(device: NativeDevice, tokens: int, seed: int = 0, width: int = 4) -> None:
     """Runs a kernel and checks what it gives."""
     variants = variants_of(TARGET_OF[device.kind])
     bench = Bench(device, variants["f32-software"])
     x = np.random.default_rng(seed).standard_normal((tokens, width)).astype(np.float32)
-    kernel = rms_norm(bench.schedule, width, "float32", 1e-5, last_only=False)
+    kernel = normalize(bench.schedule, Normalization(1e-5), width, "float32")
     (*_, y) = bench.run(kernel, x, np.ones(width, np.float32), np.empty_like(x))
     np.testing.assert_allclose(y, x / np.sqrt((x**2).mean(axis=1, keepdims=True) + 1e-5), rtol=1e-5)
 
@@ -78,7 +78,7 @@ def test_a_view_is_written_and_read_alone(device: NativeDevice) -> None:
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_more_workgroups_than_a_dimension_holds(device: NativeDevice) -> None:
-    normalize(device, 1_100_000)
+    use(device, 1_100_000)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -103,7 +103,7 @@ def test_memory_stays_flat(device: NativeDevice) -> None:
 def test_threads_do_not_mix(device: NativeDevice) -> None:
     def work(seed: int) -> None:
         for round_ in range(10):
-            normalize(device, 100 + seed, seed=10 * seed + round_)
+            use(device, 100 + seed, seed=10 * seed + round_)
 
     with ThreadPoolExecutor(6) as pool:
         for done in [pool.submit(work, seed) for seed in range(6)]:
@@ -116,18 +116,18 @@ def test_a_buffer_beyond_all_memory_is_refused_and_the_device_goes_on(device: Na
         tvm.runtime.empty((1 << 42,), "uint8", tvm_device(device))
     assert caught.value.code == "out_of_memory"
     assert "max_context_tokens" in caught.value.hint
-    normalize(device, 10)
+    use(device, 10)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_lost_device_is_told_from_the_one_after_it(device: NativeDevice) -> None:
-    normalize(device, 10)  # compiled on the device that is about to go
+    use(device, 10)  # compiled on the device that is about to go
     old = tvm.runtime.tensor(np.ones((10, 4), np.float32), tvm_device(device))
     backends.lose(device)
     with pytest.raises(WebcompileError) as caught, backends.driver_errors():
         old.numpy()
     assert caught.value.code == "device_lost"
-    normalize(device, 10)
+    use(device, 10)
     with pytest.raises(RuntimeError):  # memory of the device before and the one after
         old.copyto(tvm.runtime.empty((10, 4), "float32", tvm_device(device)))
     del old, caught
