@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import tvm
+import tvm_ffi
 from tvm import relax
 
 from tests.architectures import MODELS, TINY, Model
 from tests.kernel_benches import compile_kernel
+from tests.native_devices import device_params
 from tests.reference import Reference, dequantize, make_model
+from webcompile.backends import find_devices
 from webcompile.build.convert import check_names, check_shapes
 from webcompile.build.library import PAGE_TOKENS, Library
 from webcompile.errors import WebcompileError
@@ -65,27 +69,51 @@ def packed(built: Architecture, tensors: dict[str, np.ndarray], quantization: st
 
 
 class Compiled:
-    """A tiny model compiled for the CPU; `run` is one call of its functions."""
+    """A tiny model compiled for a device; `run` is one call of its functions."""
 
-    def __init__(self, built: Architecture, arrays: dict[str, np.ndarray], quantization: str) -> None:
-        variant = get_target("cpu").variants[0]
-        model = CausalLM(Context(get_scheme(quantization), variant.dtype, variant.schedule, PAGE_TOKENS), built.config)
-        module, params = model.export_tvm(spec=model.specification())
-        with tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):
-            executable = relax.build(module, variant.tvm_target, relax_pipeline=pipeline({"s": 64}))
-        self._vm = relax.VirtualMachine(executable, tvm.cpu())
-        self._params = [tvm.runtime.tensor(arrays[name].astype(param.dtype)) for name, param in params]
-        config = built.config
+    def __init__(self, machine: Any, library: Library, arrays: dict[str, np.ndarray], device: Any) -> None:
+        self._vm, self._device, config = machine, device, library.config
+        self._params = [self._upload(arrays[param.name].astype(param.dtype)) for param in library.describe().params]
         # Unwritten slots hold NaN: reading one shows.
         empty = np.full((8, 2, config.num_kv_heads, PAGE_TOKENS, config.head_dim), np.nan, np.float32)
-        self._cache = [tvm.runtime.tensor(empty) for _ in range(config.num_layers)]
-        self._page_table = tvm.runtime.tensor(np.array([3, 1, 0, 2, 7, 6, 5, 4], np.int32))
+        self._cache = [self._upload(empty) for _ in range(config.num_layers)]
+        self._page_table = self._upload(np.array([3, 1, 0, 2, 7, 6, 5, 4], np.int32))
+
+    @classmethod
+    def for_cpu(cls, built: Architecture, arrays: dict[str, np.ndarray], quantization: str) -> Compiled:
+        """In memory."""
+        target = get_target("cpu")
+        library = Library(built.config, get_scheme(quantization), target, target.variants[0])
+        context = Context(library.scheme, library.variant.dtype, library.variant.schedule, PAGE_TOKENS)
+        model = CausalLM(context, built.config)
+        module, _ = model.export_tvm(spec=model.specification())
+        with tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):
+            executable = relax.build(module, library.variant.tvm_target, relax_pipeline=pipeline({"s": 64}))
+        return cls(relax.VirtualMachine(executable, tvm.cpu()), library, arrays, tvm.cpu())
+
+    @classmethod
+    def for_device(cls, built: Architecture, arrays: dict[str, np.ndarray], device: str, path: Path) -> Compiled:
+        """As a library for the first variant that computes in float32."""
+        name, index = device.split(":")
+        target, on = get_target(name), find_devices(name)[int(index)]
+        library = Library(
+            built.config,
+            get_scheme("q0f32"),
+            target,
+            next(variant for variant in target.variants if variant.name == WEBGPU.name),
+        )
+        library.compile(path)
+        opened = tvm.device(on.kind, on.index)
+        machine = relax.VirtualMachine(tvm_ffi.load_module(path, keep_module_alive=False), opened, memory_cfg="naive")
+        return cls(machine, library, arrays, opened)
 
     def run(self, function: str, token_ids: list[int], position: int) -> np.ndarray:
         """Logits float32[vocab] after the last token."""
-        ids = tvm.runtime.tensor(np.array(token_ids, np.int32))
-        where = tvm.runtime.tensor(np.array([position], np.int32))
+        ids, where = self._upload(np.array(token_ids, np.int32)), self._upload(np.array([position], np.int32))
         return self._vm[function](ids, where, self._page_table, self._cache, self._params).numpy()[0]
+
+    def _upload(self, array: np.ndarray) -> Any:
+        return tvm.runtime.tensor(array, self._device)
 
 
 @pytest.mark.parametrize(("model", "quantization"), CASES)
@@ -101,7 +129,7 @@ def test_prefill_chunks_and_decode_equal_transformers(
     else:
         arrays = packed(built, tensors, quantization)
         reference = Reference(model.reference, dequantize(InMemory(arrays), built, quantization, model.config))
-    compiled = Compiled(built, arrays, quantization)
+    compiled = Compiled.for_cpu(built, arrays, quantization)
     token_ids = np.random.default_rng(0).integers(0, built.config.vocab_size, 53).tolist()
     expected = reference.logits(token_ids)
     tolerance = 1e-4 * np.abs(expected).max()
@@ -111,6 +139,31 @@ def test_prefill_chunks_and_decode_equal_transformers(
         assert np.abs(compiled.run("decode", token_ids[i : i + 1], i) - expected[i]).max() < tolerance
     # Rolling back is nothing but running again at an earlier position.
     assert np.abs(compiled.run("prefill", token_ids[30:40], 30) - expected[39]).max() < tolerance
+
+
+BLOCK_KINDS = (
+    *("llama-biases", "qwen3", "gemma2", "gemma3_text", "phi", "gptj", "gpt2"),
+    *("olmo", "olmo3", "falcon-alibi", "granite"),
+)
+"""Models that have every kind of block between them."""
+
+
+@pytest.mark.parametrize("device", device_params("swiftshader"))
+@pytest.mark.parametrize("model", [param for param in MODELS if param.id in BLOCK_KINDS])
+def test_the_wgsl_of_the_browser_gives_the_same_tokens(
+    model: Model, device: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(torch.Tensor, "bfloat16", lambda tensor: tensor)
+    built, tensors = architecture(model.config), published(model.reference)
+    reference = Reference(model.reference, tensors)
+    arrays = packed(built, model.publish(tensors), "q0f32")
+    compiled = Compiled.for_device(built, arrays, device, tmp_path / "model.so")
+    token_ids = np.random.default_rng(1).integers(0, built.config.vocab_size, 17).tolist()
+    expected, _ = reference.complete(token_ids, 8)
+    tokens = [int(compiled.run("prefill", token_ids, 0).argmax())]
+    for i in range(7):
+        tokens.append(int(compiled.run("decode", tokens[-1:], len(token_ids) + i).argmax()))
+    assert tokens == expected
 
 
 @pytest.mark.parametrize("model", MODELS)
