@@ -204,6 +204,18 @@ def test_native_devices_give_the_tokens_of_the_cpu(tmp_path: Path, model: Path, 
     assert 0 < report.targets[1].max_difference < 1e-3
 
 
+@pytest.mark.parametrize("device", device_params("llvmpipe"))
+def test_half_floats_part_where_logits_are_close(tmp_path: Path, model: Path, device: str) -> None:
+    """Two layouts of the kernels, and float32."""
+    options = ["--targets", f"{device}/f16,{device}/f16-subgroups,cpu", "--quantization", "q4f16_1", "--tokens", "20"]
+    assert main(["compare", str(model), *options, "-o", str(tmp_path / "out"), "--report", str(tmp_path / "report")]) == 0
+    report = from_json(Report, json.loads((tmp_path / "report.json").read_text()), where="report.json")
+    assert not report.missing
+    assert [target.variant for target in report.targets] == ["f16", "f16-subgroups", "f32"]
+    assert all(target.max_difference < 0.1 for target in report.targets)
+    assert report.targets[2].max_difference > 1e-5, "half floats were not used"
+
+
 @pytest.mark.parametrize("targets", ["", "cpu,cpu"])
 def test_targets_must_differ(targets: str) -> None:
     with pytest.raises(SystemExit):
