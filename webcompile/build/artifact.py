@@ -222,14 +222,14 @@ class _Build:
 def _chosen(todo: list[Library], variant: str | None) -> list[Library]:
     if variant is None:
         return todo
-    if variant == "" and todo:
+    if variant == "":
         return todo[:1]
     chosen = [library for library in todo if library.variant.name == variant]
     if not chosen:
         names = ", ".join(library.variant.name for library in todo)
         raise WebcompileError(
             "target_unsupported",
-            f"got variant {variant or 'any'!r}, expected one that takes weights so quantized: {names or 'there is none'}",
+            f"got variant {variant!r}, expected one that takes weights in this quantization: {names}",
             "Quantizations with f16 in their name go with f16 variants, those with f32 with f32 variants.",
         )
     return chosen
