@@ -13,6 +13,8 @@ import pytest
 
 from tests.native_devices import device_params
 from tests.test_build import build, write_model
+from tests.test_models import TINY
+from webcompile.build.artifact import build_artifact
 from webcompile.cli.main import main
 from webcompile.compare.page import render_page
 from webcompile.compare.report import Report, compare_runs
@@ -23,6 +25,7 @@ from webcompile.engine import Answer, DeviceInfo, Engine, SamplingParams, Timing
 from webcompile.engine.sampler import Sampler
 from webcompile.errors import WebcompileError
 from webcompile.manifest import ModelInfo
+from webcompile.progress import SilentProgress
 
 VOCAB = 50
 INFO = ModelInfo("toy <b>", "llama", "q4f32_1", VOCAB, 64, 16, 1000)
@@ -202,6 +205,38 @@ def test_native_devices_give_the_tokens_of_the_cpu(tmp_path: Path, model: Path, 
     assert not report.missing
     assert [(of.same_tokens, of.seeded_same_tokens, of.num_tokens) for of in report.targets] == [(60, 60, 60)] * 2
     assert 0 < report.targets[1].max_difference < 1e-3
+
+
+@pytest.mark.parametrize("device", device_params("llvmpipe"))
+def test_layers_are_compared_on_request(
+    tmp_path: Path, model: Path, device: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--targets", f"cpu,{device}", "-o", str(tmp_path / "out"), "--report", str(tmp_path / "report"), "--layers"]
+    assert main(["compare", str(model), *options, "--tokens", "2"]) == 0
+    report = from_json(Report, json.loads((tmp_path / "report.json").read_text()), where="report.json")
+    layers = report.targets[1].layers
+    assert [layer.index for layer in layers] == [0, 1, 2]
+    assert all(layer.relative < 1e-5 for layer in layers)
+    assert layers[2].max_difference > 0
+    assert layers[0].max_difference <= layers[2].max_difference
+    assert f"{device}, layer 2: max diff" in capsys.readouterr().out
+    assert "Layer by layer" in (tmp_path / "report.html").read_text()
+    assert "keep_" not in (tmp_path / "out" / "model.cpu.f32.so").read_bytes().decode("latin-1")
+
+
+def test_a_layered_model_shows_its_layers_and_then_its_logits(tmp_path: Path, model: Path) -> None:
+    """The last hidden state leads to the logits, which are those of the model itself."""
+    build(model, tmp_path / "plain")
+    options = {"target": "cpu", "quantization": "q4f32_1", "progress": SilentProgress()}
+    build_artifact(str(model), output=tmp_path / "layered", layered=True, **options)
+    with Engine(tmp_path / "plain") as plain, Engine(tmp_path / "layered") as layered:
+        for prompt in ([5, 6, 7], [9]):
+            shown, logits = layered.forward(prompt), plain.forward(prompt)
+            assert len(shown) == 3 * TINY["hidden_size"] + TINY["vocab_size"]
+            np.testing.assert_array_equal(shown[-len(logits) :], logits)
+            hidden = shown[: -len(logits)].reshape(3, -1)
+            assert np.isfinite(hidden).all()
+            assert len({row.tobytes() for row in hidden}) == 3
 
 
 @pytest.mark.parametrize("device", device_params("llvmpipe"))

@@ -29,6 +29,7 @@ from webcompile.errors import WebcompileError
 from webcompile.hub.source import ModelSource, resolve
 from webcompile.manifest import FileEntry, Manifest, ModelInfo, TokenizerInfo, Variant, WeightsInfo
 from webcompile.models import Architecture, architecture
+from webcompile.nn.layered import num_layered_logits
 from webcompile.progress import Progress
 from webcompile.quantize.scheme import Scheme, get_scheme
 from webcompile.targets import TargetSpec, get_target
@@ -63,11 +64,13 @@ def build_artifact(
     dump: Path | None = None,
     host: str | None = None,
     variant: str | None = None,
+    layered: bool = False,
 ) -> tuple[Manifest, Report]:
     """Compiles `model` (see webcompile.hub.resolve) into `output`, by default dist/<name>-<quantization>.
 
     `dump` takes the compiler's modules phase by phase; `host` asks for objects for another system (see targets.hosts),
-    `variant` for one variant alone, where "" is the first. Raises WebcompileError; then `output` is as it was before.
+    `variant` for one variant alone, where "" is the first, `layered` for what nn.layered makes of the model.
+    Raises WebcompileError; then `output` is as it was before.
     """
     spec, scheme = get_target(target, host), get_scheme(quantization)
     start = time.perf_counter()
@@ -75,7 +78,9 @@ def build_artifact(
     try:
         folder = output or Path("dist") / f"{source.name}-{quantization}"
         report = Report(folder, {"resolve": time.perf_counter() - start})
-        manifest = _Build(source, architecture(source.config), scheme, spec, folder, progress, report, dump, variant).run()
+        manifest = _Build(
+            source, architecture(source.config), scheme, spec, folder, progress, report, dump, variant, layered
+        ).run()
     finally:
         source.weights.close()
     # ru_maxrss counts kilobytes on Linux and bytes on macOS.
@@ -98,6 +103,7 @@ class _Build:
     report: Report
     dump: Path | None
     variant: str | None
+    layered: bool
 
     def run(self) -> Manifest:
         """Builds aside, then replaces the folder."""
@@ -135,7 +141,8 @@ class _Build:
 
     def _build_variants(self) -> list[Variant]:
         """Compiles what is not there yet and takes over the rest."""
-        todo = _chosen(libraries(self.architecture.config, self.scheme, self.target), self.variant)
+        todo = libraries(self.architecture.config, self.scheme, self.target, layered=self.layered)
+        todo = _chosen(todo, self.variant)
         described = [library.describe() for library in todo]
         check_names(self.source.weights, self.architecture)
         check_shapes(self.source.weights, self.architecture, self.scheme, described[0].params)
@@ -189,7 +196,7 @@ class _Build:
             name=self.source.name,
             architecture=self.source.config["model_type"],
             quantization=self.scheme.name,
-            vocab_size=config.vocab_size,
+            vocab_size=num_layered_logits(config) if self.layered else config.vocab_size,
             max_context_tokens=config.max_context_tokens,
             prefill_chunk_tokens=min(PREFILL_CHUNK_TOKENS, config.max_context_tokens),
             num_parameters=num_parameters,

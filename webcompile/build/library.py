@@ -22,6 +22,7 @@ from webcompile.manifest import KVCacheSpec, ParamEntry, Variant
 from webcompile.nn.config import DecoderConfig
 from webcompile.nn.context import Context
 from webcompile.nn.decoder import CausalLM
+from webcompile.nn.layered import LayeredLM
 from webcompile.pipeline import pipeline
 from webcompile.quantize.scheme import Scheme
 from webcompile.targets import TargetSpec, VariantSpec
@@ -41,6 +42,8 @@ class Library:
     scheme: Scheme
     target: TargetSpec
     variant: VariantSpec
+    layered: bool = False
+    """Whether its logits begin with the hidden states after each layer: see nn.layered."""
 
     @property
     def file(self) -> str:
@@ -50,7 +53,8 @@ class Library:
     def build_key(self) -> str:
         """sha256 over the inputs of the compilation; equal keys mean equal libraries."""
         digest = hashlib.sha256()
-        parts = (self.config, self.scheme.name, self.target.host, self.variant, ABI_VERSION, version("apache-tvm"))
+        model = (self.config, self.scheme.name, self.layered)
+        parts = (*model, self.target.host, self.variant, ABI_VERSION, version("apache-tvm"))
         for part in parts:
             digest.update(repr(part).encode())
         digest.update(_code_digest())
@@ -91,7 +95,8 @@ class Library:
     @functools.cached_property
     def _exported(self) -> tuple[Any, tuple[ParamEntry, ...], tuple[ParamEntry, ...]]:
         """The module, its parameters in the order of the `params` tuple, and the arguments of its probe."""
-        model = CausalLM(Context(self.scheme, self.variant.dtype, self.variant.schedule, PAGE_TOKENS), self.config)
+        make = LayeredLM if self.layered else CausalLM
+        model = make(Context(self.scheme, self.variant.dtype, self.variant.schedule, PAGE_TOKENS), self.config)
         module, params = model.export_tvm(spec=model.specification())
         probe = _entries(model.probe_params())
         x = ParamEntry("x", (1, self.config.hidden_size), self.variant.dtype)
@@ -103,7 +108,7 @@ def _entries(params: Iterable[tuple[str, Any]]) -> tuple[ParamEntry, ...]:
     return tuple(ParamEntry(name, tuple(int(size) for size in of.shape), str(of.dtype)) for name, of in params)
 
 
-def libraries(config: DecoderConfig, scheme: Scheme, target: TargetSpec) -> list[Library]:
+def libraries(config: DecoderConfig, scheme: Scheme, target: TargetSpec, *, layered: bool = False) -> list[Library]:
     """The variants of a target that can read the scheme's weights: our loaders widen what is stored, never narrow it.
 
     Objects go into programs whose loader is TVM's, which takes weights as they are.
@@ -112,7 +117,7 @@ def libraries(config: DecoderConfig, scheme: Scheme, target: TargetSpec) -> list
     wide, is_object = config.float32_only, target.library.endswith(".o")
     stored = (scheme.compute_dtype,) if scheme.compute_dtype == "float32" or is_object else ("float16", "float32")
     widths = tuple(width for width in stored if width == "float32" or not wide)
-    found = [Library(config, scheme, target, variant) for variant in target.variants if variant.dtype in widths]
+    found = [Library(config, scheme, target, variant, layered) for variant in target.variants if variant.dtype in widths]
     if not found:
         raise WebcompileError(
             "quantization_unsupported",

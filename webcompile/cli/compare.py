@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from webcompile.browser.launch import ADAPTERS
 from webcompile.build.artifact import build_artifact
@@ -13,7 +15,7 @@ from webcompile.cli.versions import versions
 from webcompile.compare.page import render_page
 from webcompile.compare.report import Report, compare_runs
 from webcompile.compare.table import describe
-from webcompile.compare.targets import Absence, Place, Plan, Prompt, Run, open_subject, run_target
+from webcompile.compare.targets import Absence, Place, Plan, Prompt, Run, open_subject, read_layers, run_target
 from webcompile.config import to_json
 from webcompile.contracts import QUANTIZATIONS
 from webcompile.engine import SamplingParams
@@ -75,20 +77,29 @@ def compare(arguments: argparse.Namespace) -> Report:
     Raises what the first target that does raise says, if none can run.
     """
     progress, places = Progress(), arguments.targets
-    folder, absent = _build(arguments, places, progress)
+    folder, absent = _build(arguments, arguments.output, places, progress)
+    layers_folder = folder.with_name(f"{folder.name}-layers")
+    if arguments.layers:
+        built = [place for place in places if all(of.place != place for of in absent)]
+        _build(arguments, layers_folder, built, progress, layered=True)
     artifact = Artifact.open(folder)
     plan = _plan(arguments, PromptEncoder(artifact))
     longest = max(len(prompt.token_ids) for prompt in plan.prompts)
+    settings: dict[str, Any] = {"adapter": arguments.adapter, "max_context_tokens": longest + arguments.tokens + 1}
     runs: list[Run] = []
     for place in places:
         if any(of.place == place for of in absent):
             continue
-        opened = functools.partial(
-            open_subject, folder, place, adapter=arguments.adapter, max_context_tokens=longest + arguments.tokens + 1
-        )
         try:
             with progress.stage(f"run {place.name}"):
-                runs.append(run_target(opened, place, plan, runs[0] if runs else None))
+                run = run_target(
+                    functools.partial(open_subject, folder, place, **settings), place, plan, runs[0] if runs else None
+                )
+                if arguments.layers:
+                    opened = functools.partial(open_subject, layers_folder, place, **settings)
+                    num_layers = artifact.variant(place.target).kv_cache.num_layers
+                    run = replace(run, layers=read_layers(opened, plan, num_layers, artifact.manifest.model.vocab_size))
+                runs.append(run)
         except WebcompileError as error:
             absent.append(Absence(place, error))
     if not runs:
@@ -96,10 +107,11 @@ def compare(arguments: argparse.Namespace) -> Report:
     return compare_runs(artifact.manifest.model, plan, runs, absent, versions())
 
 
-def _build(arguments: argparse.Namespace, places: list[Place], progress: Progress) -> tuple[Path, list[Absence]]:
+def _build(
+    arguments: argparse.Namespace, output: Path | None, places: list[Place], progress: Progress, *, layered: bool = False
+) -> tuple[Path, list[Absence]]:
     """All targets in one folder, and those that cannot be built here."""
-    folder: Path | None = arguments.output
-    absent = []
+    folder, absent = output, []
     for place in places:
         try:
             _, report = build_artifact(
@@ -108,6 +120,7 @@ def _build(arguments: argparse.Namespace, places: list[Place], progress: Progres
                 quantization=arguments.quantization,
                 output=folder,
                 progress=progress,
+                layered=layered,
             )
             folder = report.folder
         except WebcompileError as error:

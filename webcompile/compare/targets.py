@@ -118,9 +118,16 @@ class Plan:
     seeded: SamplingParams
 
 
-def run_target(
-    open_engine: Callable[[], AbstractContextManager[Subject]], place: Place, plan: Plan, reference: Run | None
-) -> Run:
+OpenEngine = Callable[[], AbstractContextManager[Subject]]
+
+
+def read_layers(open_engine: OpenEngine, plan: Plan, num_layers: int, vocab_size: int) -> Logits:
+    """Run.layers, from the engine of an artifact that was built `layered`: its logits end with the model's own."""
+    with open_engine() as engine:
+        return engine.forward(plan.prompts[0].token_ids)[:-vocab_size].reshape(num_layers + 1, -1)
+
+
+def run_target(open_engine: OpenEngine, place: Place, plan: Plan, reference: Run | None) -> Run:
     """Runs the plan. `reference` is what logits are to follow, or None for the first target."""
     started = time.perf_counter()
     with open_engine() as engine:

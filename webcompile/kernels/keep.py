@@ -1,0 +1,24 @@
+"""Keeps the last token's values in a part of a longer vector, to be looked at afterwards."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from tvm import tirx
+
+from webcompile.kernels.builder import Expr, Schedule, argument, blocks, ceildiv, f32, kernel, store, threads, when
+
+
+@cache
+def keep_last(schedule: Schedule, width: int, dtype: str, offset: int, total: int, *, one_token: bool) -> Any:
+    """The PrimFunc (x[s, width], kept[1, total] float32): kept[0, offset + m] = x[s - 1, m]."""
+    tokens: Expr = 1 if one_token else tirx.Var("s", "int64")
+    with kernel(f"keep_{offset}" + ("" if one_token else "_tiled")) as finish:
+        x = argument("x", (tokens, width), dtype)
+        kept = argument("kept", (1, total), "float32")
+        with blocks(schedule, ceildiv(width, schedule.threads)) as block, threads(schedule, schedule.threads) as thread:
+            column = block * schedule.threads + thread
+            with when(column < width):
+                store(kept, (0, offset + column), f32(x[tokens - 1, column]))
+    return finish()
