@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.native_devices import find_native_devices
+from webcompile import backends
 from webcompile.browser import launch
 from webcompile.cli import doctor
 from webcompile.cli.main import main
@@ -53,6 +55,23 @@ def test_adapters_are_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     assert found["WebGPU adapter swiftshader"]["ok"]
     assert found["WebGPU adapter swiftshader"]["found"] == "google swiftshader in 1.2, subgroups"
     assert not found["WebGPU adapter hardware"]["ok"], "software that stands in for hardware is none"
+
+
+def test_native_devices_compute(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_browser() -> Path:
+        raise WebcompileError("tool_missing", "no browser", "install one")
+
+    monkeypatch.setattr(doctor, "browser_executable", no_browser)
+    found = {name: check for name, check in checks(capsys).items() if check["group"] == "Devices"}
+    assert found["cpu"]["found"].endswith("a kernel gave the right answer")
+    for target in backends.TARGETS:
+        for index, device in enumerate(find_native_devices(target)):
+            check = found[f"{target}:{index}"]
+            assert check["ok"], check
+            assert device.name in check["found"]
+            assert check["found"].endswith("a kernel gave the right answer")
+    for name in ("cuda", "metal", "rocm"):
+        assert found[name]["ok"] or found[name]["get"]
 
 
 def test_the_browser_is_the_one_that_was_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

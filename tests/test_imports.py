@@ -22,7 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "serve": {"engine"},
     "engine": {"weights", "backends"},
     "backends": set(),
-    "build": {"hub", "models", "nn", "quantize", "weights", "pipeline", "targets", "link"},
+    "build": {"hub", "models", "nn", "quantize", "weights", "pipeline", "targets", "link", "backends"},
     "models": {"kernels", "nn"},
     "nn": {"kernels", "quantize"},
     "pipeline": {"passes"},

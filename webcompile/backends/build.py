@@ -20,13 +20,12 @@ KINDS = ("webgpu", "opencl")
 """Plugins by TVM's name of the device they bring; `native/<kind>.cc` is the source of one."""
 
 _SOURCES = Path(__file__).resolve().parent / "native"
-_PACKAGED = Path(assets.__file__).resolve().parent / "assets" / "backends"
 _FLAGS = ("-O2", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror")
 _COMPILERS = ("c++", "g++", "clang++")
 
 
 def plugin(kind: str) -> Path:
-    """The plugin's shared library: the packaged one, one from the cache, or a fresh build.
+    """The plugin's shared library, from the cache or freshly built.
 
     Raises:
         WebcompileError: `tool_missing` without a C++ compiler or what the plugin is built from.
@@ -45,22 +44,10 @@ def plugin(kind: str) -> Path:
 def built_plugin(kind: str) -> Path | None:
     """The plugin if it has been built from its sources as they are now, for TVM and wgpu as they are installed."""
     try:
-        name = _file_name(kind)
+        path = assets.cache_folder() / _file_name(kind)
     except WebcompileError:
         return None
-    return next((path for path in (_PACKAGED / name, assets.cache_folder() / name) if path.is_file()), None)
-
-
-def install(folder: Path = _PACKAGED) -> list[Path]:
-    """Builds all plugins that can be built here into `folder`, for packaging."""
-    folder.mkdir(parents=True, exist_ok=True)
-    made = []
-    for kind in KINDS:
-        path = folder / _file_name(kind)
-        if not path.exists():
-            compile_plugin(kind, path)
-        made.append(path)
-    return made
+    return path if path.is_file() else None
 
 
 def compile_plugin(kind: str, output: Path) -> None:

@@ -14,13 +14,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from webcompile.browser.launch import ADAPTERS, browser_executable, launch, page_adapter
 from webcompile.cli.versions import package_version, versions
 from webcompile.config import to_json
 from webcompile.engine.machine import processor_name
 from webcompile.errors import WebcompileError
+
+if TYPE_CHECKING:
+    from webcompile.backends import NativeDevice
 
 _ROOT = Path(__file__).resolve().parents[2]
 _TVM_TARGETS = ("llvm", "webgpu", "cuda", "metal", "opencl", "vulkan", "rocm")
@@ -46,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Looks at everything and prints it. What is missing is no failure of this command."""
     checks: list[Check] = []
-    for look in (_packages, _compiler, _tools, _built_parts, _browsers, _drivers, _machine):
+    for look in (_packages, _compiler, _tools, _built_parts, _browsers, _drivers, _devices, _machine):
         for check in look():
             checks.append(check)
             if not arguments.json:
@@ -190,6 +193,58 @@ def _drivers() -> Iterator[Check]:
     if sys.platform == "linux":
         nvidia = _first_line("nvidia-smi", "-L")
         yield Check("Drivers", "NVIDIA", bool(nvidia), nvidia, "CUDA devices", "Get it: NVIDIA's driver.")
+
+
+def _devices() -> Iterator[Check]:
+    """What engines can run on, natively: each device of each kind, after a small kernel on it."""
+    from webcompile import backends
+    from webcompile.engine.runtimes import check_runtime
+
+    yield _computing("cpu", "cpu", 0, processor_name())
+    for target, (kind, _) in backends.TARGETS.items():
+        try:
+            found = backends.find_devices(target)
+        except WebcompileError as error:
+            yield Check("Devices", target, False, error.message, f"--device {target}", error.hint)
+            continue
+        if not found:
+            get = "Install the device's driver."
+            yield Check("Devices", target, False, "no device", f"--device {target}", get)
+        for index, device in enumerate(found):
+            yield _computing(f"{target}:{index}", kind, device.index, _describe(device))
+    for target in ("cuda", "metal", "rocm"):
+        try:
+            check_runtime(target)
+        except WebcompileError as error:
+            yield Check("Devices", target, False, error.message, f"--device {target}", error.hint)
+        else:
+            yield _computing(target, target, 0, "")
+
+
+def _describe(device: NativeDevice) -> str:
+    limits = device.limits
+    return ", ".join(
+        [
+            f"{device.name} ({device.driver or device.api})",
+            f"buffers up to {limits['max_buffer_bytes'] / 2**20:.0f} MiB",
+            f"{limits['max_workgroup_threads']} threads and {limits['max_shared_bytes'] // 1024} KiB a workgroup",
+            " and ".join(device.features) or "no f16, no subgroups",
+        ]
+    )
+
+
+def _computing(name: str, kind: str, index: int, description: str) -> Check:
+    """Says whether a kernel gave the right answer on a device of TVM's."""
+    from webcompile.build.probe import computes
+
+    parts = [description] if description else []
+    get = "Update its driver, or use another device."
+    try:
+        ok = computes(kind, index)
+    except Exception as error:  # A driver fails in many ways.
+        return Check("Devices", name, False, ", ".join([*parts, str(error)]), f"--device {name}", get)
+    verdict = "a kernel gave the right answer" if ok else "a kernel gave a wrong answer"
+    return Check("Devices", name, ok, ", ".join([*parts, verdict]), f"--device {name}", get)
 
 
 def _machine() -> Iterator[Check]:
