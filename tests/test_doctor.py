@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.native_devices import find_native_devices
+from tests.native_devices import find_native_devices, software_drivers
 from webcompile import backends
 from webcompile.browser import launch
 from webcompile.cli import doctor
@@ -62,10 +62,12 @@ def test_native_devices_compute(capsys: pytest.CaptureFixture[str], monkeypatch:
         raise WebcompileError("tool_missing", "no browser", "install one")
 
     monkeypatch.setattr(doctor, "browser_executable", no_browser)
-    found = {name: check for name, check in checks(capsys).items() if check["group"] == "Devices"}
+    devices = {target: find_native_devices(target) for target in backends.TARGETS}
+    with software_drivers():
+        found = {name: check for name, check in checks(capsys).items() if check["group"] == "Devices"}
     assert found["cpu"]["found"].endswith("a kernel gave the right answer")
-    for target in backends.TARGETS:
-        for index, device in enumerate(find_native_devices(target)):
+    for target, listed in devices.items():
+        for index, device in enumerate(listed):
             check = found[f"{target}:{index}"]
             assert check["ok"], check
             assert device.name in check["found"]

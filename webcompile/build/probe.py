@@ -1,7 +1,11 @@
-"""A kernel of one line, to see whether a device computes what it is told."""
+"""A kernel of one line, to see whether a device computes what it is told.
+
+`python -m webcompile.build.probe KIND INDEX` exits with 0 if it does: some drivers end the process that they fail in.
+"""
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -24,6 +28,7 @@ def computes(kind: str, index: int = 0) -> bool:
     x, device = np.arange(_BLOCKS * _THREADS, dtype=np.float32), tvm.device(kind, index)
     with backends.driver_errors():
         if kind in backends.build.KINDS:
+            backends.load(kind)
             backends.make_runnable(compiled.mod)
         y = tvm.runtime.empty(x.shape, "float32", device)
         compiled["probe"](tvm.runtime.tensor(x, device), y)
@@ -44,3 +49,7 @@ def _kernel(*, is_gpu: bool) -> Any:
             at = block * _THREADS + thread
             T.buffer_store(y, x[at] * tirx.const(2, "float32") + tirx.const(1, "float32"), [at])
     return ir_builder.get()
+
+
+if __name__ == "__main__":
+    sys.exit(0 if computes(sys.argv[1], int(sys.argv[2])) else "a wrong answer")
