@@ -20,7 +20,6 @@ def check(device: str, folder: Path, reference: Reference) -> None:
         for prompt in PROMPTS:
             token_ids = engine.tokenize(prompt)
             difference = np.abs(engine.forward(token_ids) - reference.logits(token_ids)[-1]).max()
-            print(device, difference)
             assert difference < 1e-4
             assert list(engine.answer(token_ids, greedy).token_ids) == reference.complete(token_ids)[0]
 
@@ -32,15 +31,12 @@ def test_greedy_tokens_and_prefill_logits_equal_the_reference(
     check("cpu", demo_artifact(quantization), demo_reference(quantization))
 
 
-@pytest.mark.parametrize("quantization", ["q0f32", "q4f32_1"])
-@pytest.mark.parametrize("device", device_params("llvmpipe", "swiftshader", "pthread"))
+@pytest.mark.parametrize("device", device_params("llvmpipe", "pthread"))
 def test_other_devices_give_the_same(
-    device: str,
-    quantization: str,
-    demo_artifact: Callable[..., Path],
-    demo_reference: Callable[[str], Reference],
+    device: str, demo_artifact: Callable[..., Path], demo_reference: Callable[[str], Reference]
 ) -> None:
-    check(device, demo_artifact(quantization, device.split(":", maxsplit=1)[0]), demo_reference(quantization))
+    """At q4f32_1 they are held against Chromium, in e2e/test_compare.py."""
+    check(device, demo_artifact("q0f32", device.split(":", maxsplit=1)[0]), demo_reference("q0f32"))
 
 
 def test_q0f32_holds_the_published_weights(demo_artifact: Callable[[str], Path]) -> None:
