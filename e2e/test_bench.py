@@ -16,7 +16,7 @@ def test_bench_profiles_prefill_and_decode_apart(
     demo_artifact: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, trace, decode_tokens = demo_artifact("q4f16_1"), tmp_path / "trace.json", 4
-    num_layers = Artifact.open(folder).variant("webgpu").kv_cache.num_layers
+    num_layers = Artifact.open(folder).variant("webgpu").cache.num_layers
     lengths = ["--context", "4", "--decode-tokens", str(decode_tokens), "--repeat", "1"]
     assert main(["bench", str(folder), *lengths, "--profile", str(trace), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)

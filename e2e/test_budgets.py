@@ -25,7 +25,7 @@ def gzip_nbytes(path: Path) -> int:
 def test_a_decoded_token_takes_few_commands(demo_artifact: Callable[[str], Path]) -> None:
     sampled = SamplingParams(temperature=0.9, top_p=0.9, repetition_penalty=1.1, seed=1, max_tokens=8, ignore_eos=True)
     with BrowserEngine(demo_artifact("q4f16_1")) as engine:
-        num_layers = engine.artifact.variant("webgpu").kv_cache.num_layers
+        num_layers = engine.artifact.variant("webgpu").cache.num_layers
         for prompt in ("The first request makes what later ones use again.", "The capital of France is"):
             engine.answer(prompt, sampled)
         device = engine.device()

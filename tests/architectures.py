@@ -161,6 +161,24 @@ LONGROPE = {
     "rope_theta": 1e4,
 }
 
+
+def other(model_type: str, name: str = "", **config: Any) -> Any:
+    """A model whose config has nothing of TINY."""
+    published = {"model_type": model_type, **config}
+    return pytest.param(Model(published, published), id=name or model_type)
+
+
+MAMBA = {
+    "vocab_size": 259,
+    "hidden_size": 60,
+    "num_hidden_layers": 2,
+    "num_heads": 6,
+    "head_dim": 20,
+    "state_size": 11,
+    "pad_token_id": 0,
+}
+
+
 MODELS = [
     like("llama", head_dim=10, rope_theta=1e5),
     like("llama", "llama-biases", tie_word_embeddings=True, attention_bias=True, mlp_bias=True),
@@ -261,4 +279,9 @@ MODELS = [
             "add_bias_linear": False,
         },
     ),
+    other("rwkv", vocab_size=259, hidden_size=60, intermediate_size=100, num_hidden_layers=2),
+    other("mamba2", **MAMBA, n_groups=3, tie_word_embeddings=True),
+    other("mamba2", "mamba2-biases", **MAMBA, n_groups=1, use_bias=True, use_conv_bias=False, time_step_limit=[0.1, 0.9]),
+    like("lfm2", num_hidden_layers=3, layer_types=["conv", "full_attention", "conv"], block_multiple_of=7),
+    like("lfm2", "lfm2-biases", full_attn_idxs=[0], conv_bias=True, conv_L_cache=4, block_auto_adjust_ff_dim=False),
 ]

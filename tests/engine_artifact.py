@@ -19,8 +19,9 @@ from webcompile.config import to_json
 from webcompile.contracts import ABI_VERSION, ARTIFACT_FORMAT
 from webcompile.engine.artifact import Artifact
 from webcompile.manifest import (
+    CacheSpec,
+    CacheTensor,
     FileEntry,
-    KVCacheSpec,
     Manifest,
     ModelInfo,
     ParamEntry,
@@ -75,7 +76,7 @@ def write_artifact(
         build_key="",
         params=params,
         probe=(),
-        kv_cache=KVCacheSpec(num_layers=2, num_kv_heads=1, head_dim=2, page_tokens=PAGE_TOKENS, dtype="float32"),
+        cache=CacheSpec(2, PAGE_TOKENS, False, (CacheTensor((2, 1, PAGE_TOKENS, 2), "float32"),) * 2),
     )
     manifest = to_json(
         Manifest(

@@ -240,6 +240,116 @@ def test_forks_and_rollbacks_keep_every_sequence_intact(seed: int, window: int |
     assert cache.blocks.num_available_pages == len(cache.pool)
 
 
+class States:
+    """A pool of pages with the states of a recurrent layer, and beside it the states of each sequence after each token.
+
+    A step writes what `manifest.CacheSpec` says. A state depends on all tokens before, so that none passes for another.
+    """
+
+    def __init__(self, num_pages: int, page_tokens: int, width: int = 3) -> None:
+        self.rng = np.random.default_rng(0)
+        self.pool = np.full((num_pages, 2, width), np.nan)
+        self.blocks = BlockManager(num_pages, page_tokens, self.copy, recurrent=True)
+        self.page_tokens, self.width = page_tokens, width
+        self.live: list[Sequence] = []
+
+    def copy(self, source: int, target: int) -> None:
+        assert source != target
+        self.pool[target] = self.pool[source]
+
+    def state_after(self, token_ids: list[int]) -> np.ndarray:
+        state = np.zeros(self.width)
+        for token_id in token_ids:
+            state = 0.9 * np.roll(state, 1) + np.sin(token_id + np.arange(self.width))
+        return state
+
+    def start(self, token_ids: list[int]) -> None:
+        sequence = Sequence(token_ids, SamplingParams())
+        self.blocks.attach(sequence)
+        self.live.append(sequence)
+
+    def step(self, sequence: Sequence, most: int) -> bool:
+        """Computes up to so many pending tokens, from the state that lies where the last one should have left it."""
+        begin = sequence.num_cached_tokens
+        end = begin + min(most, sequence.num_pending_tokens)
+        if not self.blocks.grow(sequence, end):
+            return False
+        for position in range(begin, end):
+            if position >= end - 2 or (position + 1) % self.page_tokens == 0:
+                page = sequence.pages[position // self.page_tokens]
+                self.pool[page, position % 2] = self.state_after(sequence.token_ids[: position + 1])
+        sequence.advance(end - begin)
+        return True
+
+    def remove(self, sequence: Sequence, *, retain: bool) -> None:
+        self.live.remove(sequence)
+        self.blocks.release(sequence, retain=retain)
+
+    def check(self) -> None:
+        """What each sequence goes on from is the state after its cached tokens."""
+        for sequence in self.live:
+            length = sequence.num_cached_tokens
+            if length:
+                page = sequence.pages[(length - 1) // self.page_tokens]
+                expected = self.state_after(sequence.token_ids[:length])
+                np.testing.assert_array_equal(self.pool[page, (length - 1) % 2], expected)
+        holders = Counter(page for sequence in self.live for page in sequence.pages)
+        holders += Counter(page for prefix in self.blocks._retained for page in prefix.pages)
+        assert [holders[page] for page in range(len(self.pool))] == self.blocks._holders
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("page_tokens", [3, 4])
+def test_recurrent_sequences_fork_and_roll_back_to_states_that_are_left(seed: int, page_tokens: int) -> None:
+    rng, states = np.random.default_rng(seed), States(12, page_tokens)
+    happened = Counter[str]()
+    for _ in range(300):
+        action = str(rng.choice(["start", "append", "append", "append", "fork", "rollback", "remove"]))
+        action = "start" if not states.live else "remove" if len(states.live) > 6 else action
+        if action == "start":
+            states.start(rng.integers(0, 2, int(rng.integers(1, 12))).tolist())
+            happened["reused"] += states.live[-1].num_reused_tokens > 0
+            states.check()
+            continue
+        sequence = states.live[rng.integers(len(states.live))]
+        if action == "append":
+            if not sequence.num_pending_tokens:
+                sequence.token_ids += rng.integers(0, 2, int(rng.integers(1, 9))).tolist()
+            action += " done" if states.step(sequence, int(rng.integers(1, 9))) else " refused"
+        elif action == "fork":
+            states.live.append(states.blocks.fork(sequence))
+        elif action == "rollback":
+            wanted = len(sequence.token_ids) - int(rng.integers(0, min(4, len(sequence.token_ids)) + 1))
+            cached = min(sequence.num_cached_tokens, wanted)
+            states.blocks.rollback(sequence, len(sequence.token_ids) - wanted)
+            assert len(sequence.token_ids) == wanted
+            assert cached - page_tokens < sequence.num_cached_tokens <= cached
+            action += " exact" if sequence.num_cached_tokens == cached else " further"
+        else:
+            states.remove(sequence, retain=bool(rng.integers(2)))
+        happened[action] += 1
+        states.check()
+    expected = ("append done", "append refused", "fork", "rollback exact", "rollback further", "remove", "reused")
+    assert min(happened[action] for action in expected) > 0, happened
+    for sequence in list(states.live):
+        states.remove(sequence, retain=False)
+    states.blocks.clear()
+    assert states.blocks.num_available_pages == len(states.pool)
+
+
+def test_a_step_too_far_is_taken_back_exactly() -> None:
+    """Twice in a row it cannot be: there are two states, and the older one was overwritten."""
+    states = States(4, 8)
+    states.start([1, 0, 1, 1, 0, 1])
+    (sequence,) = states.live
+    assert states.step(sequence, 6)
+    states.blocks.rollback(sequence, 1)
+    assert (len(sequence.token_ids), sequence.num_cached_tokens) == (5, 5)
+    states.check()
+    states.blocks.rollback(sequence, 1)
+    assert (len(sequence.token_ids), sequence.num_cached_tokens) == (4, 0)
+
+
 def test_a_fork_copies_only_the_last_page() -> None:
     pages = Pages(8, 4)
     first = pages.run([1, 2, 3, 4, 5, 6])

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from webcompile import config, contracts
 from webcompile.errors import WebcompileError
-from webcompile.manifest import FileEntry, KVCacheSpec, Manifest, ModelInfo, TokenizerInfo, Variant, WeightsInfo
+from webcompile.manifest import CacheSpec, FileEntry, Manifest, ModelInfo, TokenizerInfo, Variant, WeightsInfo
 from webcompile.serve.export import export_site
 from webcompile.serve.site_files import PAGE_FILES
 from webcompile.serve.static import SECURITY_HEADERS, site_app, site_folder
@@ -34,7 +34,7 @@ def write_artifact(folder: Path, **changes: Any) -> Path:
     folder.mkdir(parents=True)
     for name, content in CONTENTS.items():
         (folder / name).write_bytes(content)
-    kv_cache = KVCacheSpec(1, 1, 64, 16, "float32")
+    cache = CacheSpec(1, 16, False, ())
     manifest = Manifest(
         format=contracts.ARTIFACT_FORMAT,
         abi_version=contracts.ABI_VERSION,
@@ -53,7 +53,7 @@ def write_artifact(folder: Path, **changes: Any) -> Path:
                 build_key="",
                 params=(),
                 probe=(),
-                kv_cache=kv_cache,
+                cache=cache,
             )
             for target, file in (("webgpu", "model.wasm"), ("cpu", "model.so"))
         ),

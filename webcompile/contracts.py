@@ -17,7 +17,7 @@ from pathlib import Path
 from webcompile import manifest
 from webcompile.errors import ERROR_CODES
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 """Version of everything in this file. An artifact and a runtime work together only when theirs are equal."""
 
 ARTIFACT_FORMAT = "webcompile-artifact"
@@ -80,7 +80,7 @@ MODEL_FUNCTIONS = (
             "token_ids: int32[s]",
             "position: int32[1]",
             "page_table: int32[max_pages]",
-            "kv_cache: tuple of num_layers x kv_dtype[num_pages, 2, num_kv_heads, page_tokens, head_dim]",
+            "cache: tuple of CacheSpec.tensors, each [num_pages, *shape]",
             "params: tuple of Variant.params",
         ),
         "logits: float32[1, vocab_size]",
@@ -92,7 +92,7 @@ MODEL_FUNCTIONS = (
             "token_ids: int32[1]",
             "position: int32[1]",
             "page_table: int32[max_pages]",
-            "kv_cache: as for prefill",
+            "cache: as for prefill",
             "params: as for prefill",
         ),
         "logits: float32[1, vocab_size]",
@@ -120,12 +120,14 @@ MODEL_FUNCTIONS = (
     ),
     ModelFunction(
         "probe",
-        ("x: kv_dtype[1, hidden_size]", "weights: tuple of Variant.probe without x"),
-        "kv_dtype[1, hidden_size]",
+        ("x: dtype[1, hidden_size]", "weights: tuple of Variant.probe without x"),
+        "dtype[1, hidden_size]",
         "A layer's MLP in decode, to compare the speed of variants. Not there if Variant.probe is empty.",
     ),
 )
-"""Token i lives in page `page_table[i // page_tokens]`, slot `i % page_tokens`. The cache is written in place."""
+"""What a layer keeps of token i lives in page `page_table[i // page_tokens]`, and is written in place. Keys and values: in
+slot `i % page_tokens` of [2, num_kv_heads, page_tokens, head_dim]. The state of a recurrent layer: in slot `i % 2` of
+[2, ...], by calls that end with token i or i + 1, and by those that pass the end of a page there."""
 
 RUNTIME_EXPORTS = (
     CFunction("wc_abi_version", (), "ABI_VERSION that the runtime was built with."),
@@ -184,7 +186,8 @@ RUNTIME_IMPORTS = (
 _MANIFEST_TYPES = (
     manifest.FileEntry,
     manifest.ParamEntry,
-    manifest.KVCacheSpec,
+    manifest.CacheTensor,
+    manifest.CacheSpec,
     manifest.Variant,
     manifest.ModelInfo,
     manifest.TokenizerInfo,

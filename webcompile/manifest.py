@@ -31,14 +31,25 @@ class ParamEntry:
 
 
 @dataclass(frozen=True)
-class KVCacheSpec:
-    """The paged cache: one tensor per layer, `[num_pages, 2, num_kv_heads, page_tokens, head_dim]` (0 = K, 1 = V)."""
+class CacheTensor:
+    """A part of the paged cache: a tensor `[num_pages, *shape]`."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class CacheSpec:
+    """The paged cache: what each layer keeps, in the order of layers. A page holds `page_tokens` tokens.
+
+    With a `recurrent` layer a page keeps the state after two tokens alone, at even and odd positions: the last two
+    that were written to it. A sequence can then go on only after its last token, the one before it, or the end of a page.
+    """
 
     num_layers: int
-    num_kv_heads: int
-    head_dim: int
     page_tokens: int
-    dtype: str
+    recurrent: bool
+    tensors: tuple[CacheTensor, ...]
 
 
 @dataclass(frozen=True)
@@ -59,7 +70,7 @@ class Variant:
     build_key: str
     params: tuple[ParamEntry, ...]
     probe: tuple[ParamEntry, ...]
-    kv_cache: KVCacheSpec
+    cache: CacheSpec
 
 
 @dataclass(frozen=True)

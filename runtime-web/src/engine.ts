@@ -4,7 +4,7 @@ import { boolean, type Check, checked, integer, list, optional, record, text } f
 import { type Decoding, type DecodingRequest, DeviceDecoding, HostDecoding } from "./decoding.js";
 import { Detokenizer } from "./detokenizer.js";
 import { throwIfAborted, WebcompileError } from "./errors.js";
-import type { Manifest } from "./generated/contracts.js";
+import type { CacheSpec, Manifest } from "./generated/contracts.js";
 import type { Gpu, GpuCounters } from "./gpu.js";
 import type { Model } from "./model.js";
 import { Pace } from "./pace.js";
@@ -21,7 +21,7 @@ export type EngineModel = Pick<
   "contextTokens" | "decodeAndSample" | "destroy" | "hostMs" | "isSoftware" | "kvCacheBytes" | "prefillAndSample" | "run" | "variantChoice" | "vocabSize"
 > & {
   readonly gpu: Pick<Gpu, "adapter" | "counters" | "profile">;
-  readonly variant: { readonly name: string };
+  readonly variant: { readonly name: string; readonly cache: Pick<CacheSpec, "page_tokens" | "recurrent"> };
 };
 
 /** What an engine is made of. */
@@ -89,6 +89,8 @@ export class EngineCore {
   readonly #scheduler = new Scheduler();
   /** Tokens whose keys and values are in the cache. */
   readonly #sequence: number[] = [];
+  /** Where the last step ended that was enqueued: the sequence's length, or beyond it. */
+  #computed = 0;
   readonly #logits: Float32Array<ArrayBuffer>;
   readonly #pace: Pace;
   readonly #loadMs: number;
@@ -238,6 +240,7 @@ export class EngineCore {
     } finally {
       const cached = await decoding.end();
       this.#sequence.push(...tokens.slice(0, cached));
+      this.#computed = promptIds.length + decoding.steps;
     }
     const { steps } = decoding;
     this.#lastRequest = {
@@ -262,15 +265,22 @@ export class EngineCore {
     }
     const position = this.#sequence.length;
     this.#sequence.push(...rest);
+    this.#computed = this.#sequence.length;
     const first = this.#model.prefillAndSample(rest, position, request);
     first.catch(() => undefined); // Reported when it is asked for.
     return new DeviceDecoding(this.#model, first, request.maxTokens);
   }
 
-  /** Keeps what the prompt shares with the sequence in the cache; how many tokens that is. The last token always runs. */
+  /**
+   * Keeps what the prompt shares with the sequence in the cache; how many tokens that is. The last token always runs. Where
+   * the model is recurrent, only some states are there to go on from, see CacheSpec.
+   */
   #reuse(promptIds: readonly number[]): number {
+    const { recurrent, page_tokens } = this.#model.variant.cache;
     const differs = promptIds.findIndex((id, index) => id !== this.#sequence[index]);
-    this.#sequence.length = Math.min(differs < 0 ? promptIds.length : differs, promptIds.length - 1);
+    const shared = Math.min(differs < 0 ? promptIds.length : differs, promptIds.length - 1);
+    const isKept = !recurrent || shared >= this.#computed - 1;
+    this.#sequence.length = isKept ? shared : shared - (shared % page_tokens);
     return this.#sequence.length;
   }
 
@@ -290,6 +300,7 @@ export class EngineCore {
   async #append(tokens: readonly number[], logits?: Float32Array<ArrayBuffer>): Promise<void> {
     const position = this.#sequence.length;
     this.#sequence.push(...tokens);
+    this.#computed = this.#sequence.length;
     await this.#model.run(tokens, position, logits);
   }
 

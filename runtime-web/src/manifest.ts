@@ -1,13 +1,14 @@
 /** Reading `manifest.json` and `tensor-cache.json`: what they hold is checked before anything is believed. */
 
-import { CheckError, type Check, checked, integer, list, nullable, oneOf, plainObject, record, text } from "./check.js";
+import { boolean, CheckError, type Check, checked, integer, list, nullable, oneOf, plainObject, record, text } from "./check.js";
 import { WebcompileError } from "./errors.js";
 import {
   ABI_VERSION,
   ARTIFACT_FORMAT,
   MANIFEST_FILE,
+  type CacheSpec,
+  type CacheTensor,
   type FileEntry,
-  type KVCacheSpec,
   type Manifest,
   type ModelInfo,
   type ParamEntry,
@@ -87,7 +88,12 @@ const manifest = record<Manifest>({
       build_key: text(),
       params: list(params),
       probe: list(params, 64),
-      kv_cache: record<KVCacheSpec>({ num_layers: count, num_kv_heads: count, head_dim: count, page_tokens: count, dtype }),
+      cache: record<CacheSpec>({
+        num_layers: count,
+        page_tokens: count,
+        recurrent: boolean,
+        tensors: list(record<CacheTensor>({ shape: list(count, 8), dtype })),
+      }),
     }),
     256,
   ),
@@ -150,6 +156,11 @@ export function numElements(shape: readonly number[]): number {
 /** Size of a parameter as kernels read it. */
 export function paramBytes(param: ParamEntry): number {
   return numElements(param.shape) * DTYPE_BYTES[dtype(param.dtype, param.name)];
+}
+
+/** Bytes of a page in one tensor of the cache. */
+export function pageBytes(tensor: CacheTensor): number {
+  return numElements(tensor.shape) * DTYPE_BYTES[dtype(tensor.dtype, "cache")];
 }
 
 /** Parses UTF-8 JSON. */

@@ -4,9 +4,9 @@ import type { Artifact } from "./artifact.js";
 import type { FileCache } from "./cache.js";
 import { DecodeState } from "./decode-state.js";
 import { throwIfAborted, WebcompileError } from "./errors.js";
-import { type KVCacheSpec, type Manifest, type ParamEntry, TOP_LOGPROBS, type Variant } from "./generated/contracts.js";
+import { type CacheSpec, type Manifest, type ParamEntry, TOP_LOGPROBS, type Variant } from "./generated/contracts.js";
 import { Gpu, type GpuEvents } from "./gpu.js";
-import { DTYPE_BYTES, type Dtype, paramBytes, type Shard } from "./manifest.js";
+import { pageBytes, paramBytes, type Shard } from "./manifest.js";
 import { RepeatedCall } from "./repeated.js";
 import { notFinite } from "./sampler.js";
 import type { Choice, ChoiceRequest } from "./sampling.js";
@@ -100,8 +100,7 @@ export class Model {
     };
     this.#decodeAndSample = new RepeatedCall(gpu, runtime, () => callDecodeAndChoose(false));
     this.#decodeAndTell = new RepeatedCall(gpu, runtime, () => callDecodeAndChoose(true));
-    const { kv_cache: kv } = variant;
-    this.kvCacheBytes = kv.num_layers * this.#numPages * pageBytes(kv);
+    this.kvCacheBytes = this.#numPages * variant.cache.tensors.reduce((sum, tensor) => sum + pageBytes(tensor), 0);
   }
 
   /** Opens the device, compiles the kernels while the weights arrive, and uploads each weight file as it does. */
@@ -123,7 +122,7 @@ export class Model {
       await runtime.link(library);
       runtime.open();
       throwIfAborted(options.signal);
-      const contextTokens = chooseContext(manifest, variant.kv_cache, gpu, options.maxContextTokens);
+      const contextTokens = chooseContext(manifest, variant.cache, gpu, options.maxContextTokens);
       const model = new Model({ gpu, manifest, variant, choice, runtime, contextTokens, isSoftware });
       // All of the memory first: that there is too little shows before the download.
       const params = await model.#allocate();
@@ -137,7 +136,7 @@ export class Model {
   }
 
   get #numPages(): number {
-    return Math.ceil(this.contextTokens / this.variant.kv_cache.page_tokens);
+    return Math.ceil(this.contextTokens / this.variant.cache.page_tokens);
   }
 
   /**
@@ -270,12 +269,11 @@ export class Model {
 
   /** Makes all tensors; those of the parameters by name. */
   async #allocate(): Promise<ReadonlyMap<string, { readonly entry: ParamEntry; readonly tensor: DeviceTensor }>> {
-    const { kv_cache: kv, params } = this.variant;
+    const { cache, params } = this.variant;
     for (const param of params) checkBinding(this.gpu, param);
     const pages = this.#runtime.tensor("int32", [this.#numPages]);
     this.gpu.write(pages.buffer, 0, bytesOf(Int32Array.from({ length: this.#numPages }, (_, page) => page)));
-    const shape = [this.#numPages, 2, kv.num_kv_heads, kv.page_tokens, kv.head_dim];
-    const caches = Array.from({ length: kv.num_layers }, () => this.#runtime.tensor(kv.dtype, shape));
+    const caches = cache.tensors.map(({ dtype, shape }) => this.#runtime.tensor(dtype, [this.#numPages, ...shape]));
     const tensors = params.map((entry) => ({ entry, tensor: this.#runtime.tensor(entry.dtype, entry.shape) }));
     const tuple = (of: readonly DeviceTensor[]): number => this.#runtime.tuple(of.map((tensor) => tensor.handle));
     this.#state = [pages.handle, tuple(caches), tuple(tensors.map(({ tensor }) => tensor))];
@@ -333,18 +331,14 @@ function totalBytes(shards: readonly Shard[]): number {
   return shards.reduce((sum, shard) => sum + shard.nbytes, 0);
 }
 
-/** The context window: what was asked for, within what the model and one buffer per layer allow. */
-function chooseContext({ model }: Manifest, kv: KVCacheSpec, gpu: Gpu, asked = DEFAULT_CONTEXT_TOKENS): number {
+/** The context window: what was asked for, within what the model and one buffer per tensor of the cache allow. */
+function chooseContext({ model }: Manifest, cache: CacheSpec, gpu: Gpu, asked = DEFAULT_CONTEXT_TOKENS): number {
   const { maxBufferSize, maxStorageBufferBindingSize } = gpu.adapter.limits;
   const limit = Math.min(maxBufferSize, maxStorageBufferBindingSize);
-  const pages = Math.floor(limit / pageBytes(kv));
-  if (pages > 0) return Math.min(asked, model.max_context_tokens, pages * kv.page_tokens);
-  throw new WebcompileError("out_of_memory", `a page of the KV cache has ${pageBytes(kv)} bytes; this device allows ${limit}`);
-}
-
-/** Bytes of a page in one layer. */
-function pageBytes(kv: KVCacheSpec): number {
-  return 2 * kv.num_kv_heads * kv.page_tokens * kv.head_dim * DTYPE_BYTES[kv.dtype as Dtype];
+  const largest = Math.max(...cache.tensors.map(pageBytes));
+  const pages = Math.floor(limit / largest);
+  if (pages > 0) return Math.min(asked, model.max_context_tokens, pages * cache.page_tokens);
+  throw new WebcompileError("out_of_memory", `a page of the KV cache has ${largest} bytes; this device allows ${limit}`);
 }
 
 function checkBinding(gpu: Gpu, param: ParamEntry): void {

@@ -111,6 +111,20 @@ describe("what is in the cache is used again", () => {
     assert.equal(fourth.last.usage?.cachedPromptTokens, 2);
   });
 
+  test("of a recurrent model, only up to where a state is left", async () => {
+    const model = new ToyModel("hello", 4096, true);
+    const engine = toyEngine(model);
+    const reused = async (prompt: string): Promise<number | undefined> => {
+      const { text, last } = await generate(engine, { prompt });
+      assert.equal(text, "hello");
+      return last.usage?.cachedPromptTokens;
+    };
+    assert.equal(await reused("seven67\n"), 0);
+    assert.equal(await reused("seven67\nhello\n"), 9, "the end of the answer, before a step too many");
+    assert.equal(await reused("seven67\nhello\n"), 8, "the end of a page");
+    assert.equal(await reused("seven\n"), 0);
+  });
+
   test("forward does not use it, and gives a copy", async () => {
     const model = new ToyModel("a");
     const engine = toyEngine(model);

@@ -17,7 +17,7 @@ const variant = (name: string, features: string[], adapters = "any", target = "w
   build_key: "",
   params: [{ name: "w", shape: [2, 3], dtype: "float32" }],
   probe: [],
-  kv_cache: { num_layers: 2, num_kv_heads: 1, head_dim: 8, page_tokens: 16, dtype: "float32" },
+  cache: { num_layers: 1, page_tokens: 16, recurrent: false, tensors: [{ shape: [2, 1, 16, 8], dtype: "float32" }] },
 });
 
 /** A good manifest; `change` may spoil it. */

@@ -13,6 +13,9 @@ const { tokenizer: tokenizerJson, config, endId } = byteLevelTokenizer();
 export const toyTokenizer = new Tokenizer(tokenizerJson, config);
 export const END = endId;
 
+/** Tokens of a page. */
+export const PAGE_TOKENS = 8;
+
 /** What the model was asked to do. */
 export interface Run {
   readonly tokens: readonly number[];
@@ -24,7 +27,7 @@ export class ToyModel implements EngineModel {
   readonly contextTokens: number;
   readonly vocabSize = endId + 2;
   readonly kvCacheBytes = 0;
-  readonly variant = { name: "toy" };
+  readonly variant;
   hostMs = 0;
   readonly runs: Run[] = [];
   /** Tokens at their positions, as a KV cache would have them. */
@@ -74,8 +77,10 @@ export class ToyModel implements EngineModel {
     profile: () => Promise.resolve(this.recorder.profile()),
   };
 
-  constructor(answer: string, contextTokens = 4096) {
+  /** A recurrent one forgets what it has passed but the last two tokens and the ends of pages. */
+  constructor(answer: string, contextTokens = 4096, recurrent = false) {
     this.contextTokens = contextTokens;
+    this.variant = { name: "toy", cache: { page_tokens: PAGE_TOKENS, recurrent } };
     this.#answer = [...toyTokenizer.encode(answer, { addSpecialTokens: false }), END];
   }
 
@@ -128,6 +133,8 @@ export class ToyModel implements EngineModel {
     this.failure = undefined;
     if (failure !== undefined) throw failure;
     if (position > this.cache.length) throw new Error(`a gap before position ${position}`);
+    const isKept = position >= this.cache.length - 1 || position % PAGE_TOKENS === 0;
+    if (this.variant.cache.recurrent && !isKept) throw new Error(`no state before position ${position}`);
     this.cache.splice(position, Infinity, ...tokens);
     if (logits === undefined) return;
     const newline = this.cache.lastIndexOf(toyTokenizer.encode("\n", { addSpecialTokens: false })[0] ?? -1);

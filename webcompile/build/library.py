@@ -18,7 +18,7 @@ from webcompile import assets
 from webcompile.contracts import ABI_VERSION
 from webcompile.errors import WebcompileError
 from webcompile.link import device_code, link_model, link_object, link_shared
-from webcompile.manifest import KVCacheSpec, ParamEntry, Variant
+from webcompile.manifest import ParamEntry, Variant
 from webcompile.nn.config import DecoderConfig
 from webcompile.nn.context import Context
 from webcompile.nn.decoder import CausalLM
@@ -27,7 +27,6 @@ from webcompile.pipeline import pipeline
 from webcompile.quantize.scheme import Scheme
 from webcompile.targets import TargetSpec, VariantSpec
 
-PAGE_TOKENS = 16
 PREFILL_CHUNK_TOKENS = 512
 
 _CODE = ("build", "kernels", "link", "models", "nn", "passes", "quantize", "targets", "contracts.py", "pipeline.py")
@@ -74,7 +73,7 @@ class Library:
             build_key=self.build_key(),
             params=params,
             probe=probe,
-            kv_cache=KVCacheSpec(config.num_layers, config.num_kv_heads, config.head_dim, PAGE_TOKENS, self.variant.dtype),
+            cache=config.cache(self.variant.dtype),
         )
 
     def compile(self, output: Path, dump: Path | None = None) -> None:
@@ -96,7 +95,8 @@ class Library:
     def _exported(self) -> tuple[Any, tuple[ParamEntry, ...], tuple[ParamEntry, ...]]:
         """The module, its parameters in the order of the `params` tuple, and the arguments of its probe."""
         make = LayeredLM if self.layered else CausalLM
-        model = make(Context(self.scheme, self.variant.dtype, self.variant.schedule, PAGE_TOKENS), self.config)
+        context = Context(self.scheme, self.variant.dtype, self.variant.schedule, self.config.page_tokens)
+        model = make(context, self.config)
         module, params = model.export_tvm(spec=model.specification())
         probe = _entries(model.probe_params())
         x = ParamEntry("x", (1, self.config.hidden_size), self.variant.dtype)

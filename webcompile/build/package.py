@@ -98,7 +98,7 @@ def write_package(folder: Path, manifest: Manifest) -> Variant:
 
 def render_header(manifest: Manifest, variant: Variant) -> str:
     """The C header: the functions of the object, and the numbers and names that calling them takes."""
-    model, cache = manifest.model, variant.kv_cache
+    model, cache = manifest.model, variant.cache
     functions = "\n".join(
         f"     {function.name}({', '.join(function.params)})\n       -> {function.result}\n       {function.doc}"
         for function in MODEL_FUNCTIONS[:2]
@@ -108,10 +108,8 @@ def render_header(manifest: Manifest, variant: Variant) -> str:
         "VOCAB_SIZE": model.vocab_size,
         "MAX_CONTEXT_TOKENS": model.max_context_tokens,
         "PREFILL_CHUNK_TOKENS": model.prefill_chunk_tokens,
-        "NUM_LAYERS": cache.num_layers,
-        "NUM_KV_HEADS": cache.num_kv_heads,
-        "HEAD_DIM": cache.head_dim,
         "PAGE_TOKENS": cache.page_tokens,
+        "NUM_CACHE_TENSORS": len(cache.tensors),
         "NUM_PARAMS": len(variant.params),
         "NUM_EOS_TOKENS": len(manifest.tokenizer.eos_token_ids),
     }
@@ -125,12 +123,11 @@ def render_header(manifest: Manifest, variant: Variant) -> str:
         "",
         functions,
         "",
-        "   A token i lives in page page_table[i / page_tokens], slot i % page_tokens. All tensors are on the device. */",
+        "   A token i lives in page page_table[i / page_tokens]. All tensors are on the device. */",
         "#ifndef WEBCOMPILE_MODEL_H",
         "#define WEBCOMPILE_MODEL_H",
         "",
         f'#define WEBCOMPILE_LIBRARY "{SYSTEM_LIB_PREFIX}"',
-        f'#define WEBCOMPILE_KV_DTYPE "{cache.dtype}"',
         *(f"#define WEBCOMPILE_{name} {value}" for name, value in numbers.items()),
         "",
         "#ifdef __cplusplus",
@@ -139,6 +136,11 @@ def render_header(manifest: Manifest, variant: Variant) -> str:
         "",
         "/* The object's table of modules. To name it keeps the object where a linker takes only what is used. */",
         f"extern const unsigned char {SYSTEM_LIB_PREFIX}__tvm_ffi__library_bin[];",
+        "",
+        "/* The tensors of the cache: dtype, then shape of a page, which ends with 0. */",
+        "static const struct { const char* dtype; int shape[8]; } webcompile_cache[WEBCOMPILE_NUM_CACHE_TENSORS] = {",
+        *(f'    {{"{part.dtype}", {{{", ".join(map(str, (*part.shape, 0)))}}}}},' for part in cache.tensors),
+        "};",
         "",
         "/* Names of the weights, in the order of the tuple `params`. */",
         "static const char* const webcompile_params[WEBCOMPILE_NUM_PARAMS] = {",

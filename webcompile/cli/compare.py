@@ -97,7 +97,7 @@ def compare(arguments: argparse.Namespace) -> Report:
                 )
                 if arguments.layers:
                     opened = functools.partial(open_subject, layers_folder, place, **settings)
-                    num_layers = artifact.variant(place.target).kv_cache.num_layers
+                    num_layers = artifact.variant(place.target).cache.num_layers
                     run = replace(run, layers=read_layers(opened, plan, num_layers, artifact.manifest.model.vocab_size))
                 runs.append(run)
         except WebcompileError as error:

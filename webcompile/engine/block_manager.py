@@ -3,6 +3,9 @@
 Pages are shared by counting holders. Only a page with one holder is written: `grow`, which comes before every write, copies
 the last, partly filled page if somebody else holds it too. Finished sequences stay as prefixes until their pages are needed,
 oldest first. With a sliding window, pages that it has passed are given back; `FREED` stands in their places.
+
+Where the model is recurrent, a sequence goes on only from a state that is still there (`manifest.CacheSpec`): tokens between
+that and where it was to go on are computed again.
 """
 
 from __future__ import annotations
@@ -25,12 +28,14 @@ class _Prefix:
 
     token_ids: tuple[int, ...]
     pages: tuple[int, ...]
+    num_computed_tokens: int
+    """See Sequence."""
 
 
 class BlockManager:
     """Hands out `num_pages` pages of `page_tokens` tokens. `copy_page(source, target)` copies a page in all layers.
 
-    `window` and `sinks` are those of the model's attention, see `kernels.heads.Heads`.
+    `window` and `sinks` are those of the model's attention, see `kernels.heads.Heads`; `recurrent` is `CacheSpec.recurrent`.
     """
 
     def __init__(
@@ -41,8 +46,10 @@ class BlockManager:
         *,
         window: int | None = None,
         sinks: int = 0,
+        recurrent: bool = False,
     ) -> None:
         self.page_tokens = page_tokens
+        self._recurrent = recurrent
         self._window, self._sinks = window, sinks
         self._copy_page = copy_page
         self._free = list(reversed(range(num_pages)))
@@ -96,7 +103,7 @@ class BlockManager:
         """A second active sequence with the same tokens and pages; the first to go on copies a partly filled one."""
         twin = Sequence(sequence.token_ids, sequence.sampling)
         twin.num_prompt_tokens = sequence.num_prompt_tokens
-        twin.num_cached_tokens = sequence.num_cached_tokens
+        twin.num_cached_tokens, twin.num_computed_tokens = sequence.num_cached_tokens, sequence.num_computed_tokens
         twin.num_reused_tokens = min(twin.num_cached_tokens, twin.num_prompt_tokens)
         twin.pages = sequence.pages[: self.pages_for(sequence.num_cached_tokens)]
         self._hold(twin.pages)
@@ -106,10 +113,11 @@ class BlockManager:
     def rollback(self, sequence: Sequence, num_tokens: int) -> None:
         """Takes back the last `num_tokens` tokens, pending ones among them, and their pages.
 
+        Where the model is recurrent, some of those before may become pending.
         Raises request_invalid, changing nothing, if there are fewer or if the window has passed what would be seen again.
         """
         left = len(sequence.token_ids) - num_tokens
-        cached = min(sequence.num_cached_tokens, left)
+        cached = self._resumable(min(sequence.num_cached_tokens, left), sequence.num_computed_tokens)
         if not 0 <= num_tokens <= len(sequence.token_ids):
             raise WebcompileError("request_invalid", f"rollback: expected 0 to {len(sequence.token_ids)}, got {num_tokens}")
         kept = self.pages_for(cached)
@@ -132,12 +140,13 @@ class BlockManager:
         pages, sequence.pages = sequence.pages, []
         if retain and sequence.num_cached_tokens and FREED not in pages:
             tokens = tuple(sequence.token_ids[: sequence.num_cached_tokens])
-            prefix = _Prefix(tokens, tuple(pages[: self.pages_for(len(tokens))]))
+            prefix = _Prefix(tokens, tuple(pages[: self.pages_for(len(tokens))]), sequence.num_computed_tokens)
             self._hold(prefix.pages)
-            for other in [other for other in self._retained if tokens[: len(other.token_ids)] == other.token_ids]:
-                self._evict(other)
+            if not self._recurrent:  # Else only the shorter one may be gone on from at its end.
+                for other in [other for other in self._retained if tokens[: len(other.token_ids)] == other.token_ids]:
+                    self._evict(other)
             self._retained.append(prefix)
-        sequence.num_cached_tokens = 0
+        sequence.num_cached_tokens = sequence.num_computed_tokens = 0
         self._drop(pages)
 
     def clear(self) -> None:
@@ -147,9 +156,10 @@ class BlockManager:
 
     def _start_from_prefix(self, sequence: Sequence) -> None:
         limit = len(sequence.token_ids) - 1
-        best, common = _Prefix((), ()), 0
+        best, common = _Prefix((), (), 0), 0
         for prefix in self._prefixes():
             length = min(limit, _common_length(prefix.token_ids, sequence.token_ids))
+            length = self._resumable(length, prefix.num_computed_tokens)
             if length > common:
                 best, common = prefix, length
         full, tail = divmod(common, self.page_tokens)
@@ -168,7 +178,7 @@ class BlockManager:
             else:
                 common -= tail
             self._drop(pages[full:])
-        sequence.num_cached_tokens = common
+        sequence.num_cached_tokens, sequence.num_computed_tokens = common, best.num_computed_tokens
         sequence.num_reused_tokens = min(common, sequence.num_prompt_tokens)
 
     def _prefixes(self) -> Iterable[_Prefix]:
@@ -176,7 +186,14 @@ class BlockManager:
         for sequence in self._active:
             if FREED in sequence.pages:
                 continue
-            yield _Prefix(tuple(sequence.token_ids[: sequence.num_cached_tokens]), tuple(sequence.pages))
+            tokens = tuple(sequence.token_ids[: sequence.num_cached_tokens])
+            yield _Prefix(tokens, tuple(sequence.pages), sequence.num_computed_tokens)
+
+    def _resumable(self, num_tokens: int, num_computed_tokens: int) -> int:
+        """How many of the first `num_tokens` cached tokens a sequence can go on from, of which a step ended where given."""
+        if not self._recurrent or num_tokens >= num_computed_tokens - 1:
+            return num_tokens
+        return num_tokens - num_tokens % self.page_tokens
 
     def _take(self) -> int:
         while not self._free:

@@ -173,7 +173,7 @@ class Engine:
         self.max_context_tokens = min(wanted, self.model.max_context_tokens)
         self.prompts = PromptEncoder(artifact)
         self.tokenizer = self.prompts.tokenizer
-        page_tokens = chosen.kv_cache.page_tokens
+        page_tokens = chosen.cache.page_tokens
         max_pages = -(-self.max_context_tokens // page_tokens)
         num_pages = max(max_pages, -(-(cache_tokens or 0) // page_tokens))
         if make_runner is None:
@@ -182,7 +182,7 @@ class Engine:
 
             make_runner = functools.partial(ModelRunner, device=self._device)
         self._runner: Runner | None = make_runner(artifact, chosen, num_pages=num_pages, max_pages=max_pages)
-        self._blocks = BlockManager(num_pages, page_tokens, self._copy_page)
+        self._blocks = BlockManager(num_pages, page_tokens, self._copy_page, recurrent=chosen.cache.recurrent)
         self._scheduler = Scheduler(self._blocks, self.model.prefill_chunk_tokens, MAX_SEQUENCES)
         self._generations: dict[int, Generation] = {}
         self.chat = Chat(self)
@@ -305,7 +305,7 @@ class Engine:
         sequence = step.sequence
         start, end = sequence.num_cached_tokens, sequence.num_cached_tokens + step.num_tokens
         logits = self._runner.run(sequence.token_ids[start:end], start, sequence.pages)
-        sequence.num_cached_tokens = end
+        sequence.advance(step.num_tokens)
         return logits
 
     def _postprocess(self, step: Step, logits: npt.NDArray[np.float32]) -> None:

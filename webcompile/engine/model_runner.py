@@ -60,9 +60,8 @@ class ModelRunner:
         self._max_pages = max_pages
         self._vocab_size = artifact.manifest.model.vocab_size
         self._params = tvm_ffi.convert(self._load_params(artifact, variant))
-        spec = variant.kv_cache
-        shape = (num_pages, 2, spec.num_kv_heads, spec.page_tokens, spec.head_dim)
-        self._cache = [tvm.runtime.empty(shape, spec.dtype, self._device) for _ in range(spec.num_layers)]
+        parts = variant.cache.tensors
+        self._cache = [tvm.runtime.empty((num_pages, *part.shape), part.dtype, self._device) for part in parts]
         self._cache_argument = tvm_ffi.convert(self._cache)
         self._page_table = np.zeros(0, np.int32)
 

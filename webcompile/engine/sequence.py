@@ -74,8 +74,15 @@ class Sequence:
         self.sampling = sampling
         self.pages: list[int] = []
         self.num_cached_tokens = 0
+        self.num_computed_tokens = 0
+        """Where the last step ended: `num_cached_tokens`, or more if some were taken back since."""
         self.num_reused_tokens = 0
         """Prompt tokens that came from another sequence's cache."""
+
+    def advance(self, num_tokens: int) -> None:
+        """Counts the tokens of a step as cached."""
+        self.num_cached_tokens += num_tokens
+        self.num_computed_tokens = self.num_cached_tokens
 
     @property
     def completion_ids(self) -> list[int]:

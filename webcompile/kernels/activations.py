@@ -21,6 +21,10 @@ def _sigmoid_times(x: Expr, slope: Expr) -> Expr:
     return x / (f32(1.0) + tirx.exp(-slope))
 
 
+def _sigmoid(x: Expr) -> Expr:
+    return f32(1.0) / (f32(1.0) + tirx.exp(-x))
+
+
 def _silu(x: Expr) -> Expr:
     return _sigmoid_times(x, x)
 
@@ -63,5 +67,7 @@ ACTIVATIONS: dict[str, Callable[[Expr], Expr]] = {
     "quick_gelu": _quick_gelu,
     "relu": _relu,
     "relu2": _relu2,
+    "sigmoid": _sigmoid,
+    "tanh": tanh,
 }
 """Name → function of a float32 value that is computed once."""

@@ -92,6 +92,29 @@ class AddResidual:
 
 
 @dataclass(frozen=True)
+class GateResidual:
+    """y[s, rows] = gate[s, rows] * sums + residual[s, rows]."""
+
+    dtype: str
+    suffix: str = "_gated_residual"
+    rows_per_unit: int = 1
+
+    def rows(self, unit: Expr, num_rows: int) -> list[Expr]:
+        """See Epilogue."""
+        return [unit]
+
+    def declare(self, tokens: Expr, num_rows: int) -> list[Buffer]:
+        """gate[s, rows], residual[s, rows], y[s, rows]."""
+        return [argument(name, (tokens, num_rows), self.dtype) for name in ("gate", "residual", "y")]
+
+    def emit(self, buffers: Sequence[Buffer], values: Sequence[Expr], token: Expr, unit: Expr) -> None:
+        """See Epilogue."""
+        gate, residual, y = buffers
+        value = f32(gate[token, unit]) * values[0] + f32(residual[token, unit])
+        store(y, (token, unit), value.astype(self.dtype))
+
+
+@dataclass(frozen=True)
 class Activate:
     """y[s, rows] = activation(sums)."""
 

@@ -8,6 +8,7 @@ How the work is laid over threads is told in `thread_product` and `tile_product`
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 from tvm import tirx
@@ -28,7 +29,7 @@ from webcompile.kernels.builder import (
 )
 from webcompile.kernels.epilogues import Epilogue, Store
 from webcompile.kernels.norm import Normalization
-from webcompile.kernels.product import Operands
+from webcompile.kernels.product import Operands, Parts
 from webcompile.kernels.thread_product import ThreadProduct
 from webcompile.kernels.tile_product import TileProduct
 from webcompile.kernels.weights import WeightFormat
@@ -46,8 +47,11 @@ def matmul(
     epilogue: Epilogue | None = None,
     bias: bool = False,
     norm: Normalization | None = None,
+    parts: Parts | None = None,
 ) -> Any:
     """The PrimFunc (x[s, columns] dtype, weight buffers, [bias[rows]], [norm[parts columns]], the epilogue's buffers).
+
+    With `parts`, x is [of, s, columns].
 
     `one_token` fixes s = 1 (decode); else s is symbolic and tokens are tiled. With `norm`, x is normalized first. The
     factor of an RMS norm is the same for a whole token, so it is applied to the finished sums; a norm that subtracts the
@@ -57,9 +61,11 @@ def matmul(
     tokens: Expr = 1 if one_token else tirx.Var("s", "int64")
     tile = None if one_token else schedule.product_tile
     assert one_token or norm is None or not (norm.centers or norm.bias)
-    name = f"matmul_{weight.key}_{rows}x{columns}{'_norm' if norm is not None else ''}{epilogue.suffix}"
+    name = f"matmul_{weight.key}_{rows}x{columns}{'_norm' if norm is not None else ''}{'_bias' if bias else ''}"
+    name += epilogue.suffix
+    name += "" if parts is None else f"_part{parts.first}" if parts.count == 1 else f"_{parts.count}parts"
     with kernel(name + ("" if one_token else "_tiled")) as finish:
-        x = argument("x", (tokens, columns), dtype)
+        x = argument("x", (tokens, columns) if parts is None else (parts.of, tokens, columns), dtype)
         matrix = weight.declare("w", rows, columns)
         bias_buffer = argument("bias", (rows,), dtype) if bias else None
         params = argument("norm", (norm.parts * columns,), dtype) if norm is not None and norm.parts else None
@@ -69,14 +75,21 @@ def matmul(
                 matrix = weight.widen(matrix)
             if columns % 4 == 0:
                 x, params = vectors(x), None if params is None else vectors(params)
-        operands = Operands(x, norm, params, weight, matrix, epilogue, tokens, rows, columns)
+        count = 1 if parts is None else parts.count
+        operands = Operands(x, norm, params, weight, matrix, epilogue, tokens, rows, columns, count)
         product = ThreadProduct(operands, schedule, one_token) if tile is None else TileProduct(operands, schedule, tile)
+        unit_blocks = ceildiv(operands.num_units, product.unit_tile)
         with (
             blocks(schedule, ceildiv(tokens, product.token_tile), "y") as token_block,
-            blocks(schedule, ceildiv(operands.num_units, product.unit_tile)) as unit_block,
+            blocks(schedule, count * unit_blocks) as block,
             threads(schedule, product.threads) as thread,
         ):
             each = T.unroll if tile is not None or schedule.unroll_heads else T.serial
+            unit_block = block
+            if parts is not None:
+                which, unit_block = tirx.floordiv(block, unit_blocks), tirx.floormod(block, unit_blocks)
+                operands = replace(operands, part=(parts.first + which,), first_unit=which * operands.num_units)
+                product = replace(product, operands=operands)
             share = product.emit(token_block, unit_block, thread)
             with each(share.num_tokens) as t:
                 factor = f32(1.0)
@@ -89,5 +102,5 @@ def matmul(
                         if bias_buffer is not None:
                             added = zip(values, operands.unit_rows(unit), strict=True)
                             values = [value + f32(bias_buffer[row]) for value, row in added]
-                        epilogue.emit(outputs, values, token, unit)
+                        epilogue.emit(outputs, values, token, operands.first_unit + unit)
     return finish()

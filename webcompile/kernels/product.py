@@ -14,6 +14,15 @@ from webcompile.kernels.weights import BLOCK, WeightFormat
 
 
 @dataclass(frozen=True)
+class Parts:
+    """Which of the arrays in x[of, s, columns] a product takes: `count` from `first` on, each for its share of the rows."""
+
+    of: int
+    first: int = 0
+    count: int = 1
+
+
+@dataclass(frozen=True)
 class Operands:
     """x[tokens, columns] times a weight [rows, columns], whose rows come in units of the epilogue.
 
@@ -29,6 +38,12 @@ class Operands:
     tokens: Expr
     rows: int
     columns: int
+    parts: int = 1
+    """Arrays that share the rows."""
+    part: tuple[Expr, ...] = ()
+    """Which array of x, if it has several."""
+    first_unit: Expr = 0
+    """Of those that multiply this part."""
 
     @property
     def whole_groups(self) -> bool:
@@ -37,12 +52,12 @@ class Operands:
 
     @property
     def num_units(self) -> int:
-        """Units of the weight."""
-        return self.rows // self.epilogue.rows_per_unit
+        """Units of the weight that multiply one part of x."""
+        return self.rows // self.epilogue.rows_per_unit // self.parts
 
     def unit_rows(self, unit: Expr) -> list[Expr]:
         """The weight rows of a unit; units beyond the end repeat the last one."""
-        return self.epilogue.rows(tirx.min(unit, self.num_units - 1), self.rows)
+        return self.epilogue.rows(self.first_unit + tirx.min(unit, self.num_units - 1), self.rows)
 
     def token(self, token: Expr) -> Expr:
         """A row of x; tokens beyond the end repeat the last one."""
@@ -50,7 +65,7 @@ class Operands:
 
     def load(self, token: Expr, column: Expr) -> Expr:
         """x[token, column] as float32, zero beyond the last column."""
-        return self._load(self.x, (token,), column)
+        return self._load(self.x, (*self.part, token), column)
 
     def load_norm(self, part: int, column: Expr) -> Expr:
         """Weight (part 0) or bias (1) of the norm as float32, zero beyond the last column."""
@@ -59,7 +74,7 @@ class Operands:
 
     def load_quad(self, token: Expr, quad: Expr) -> list[Expr]:
         """x[token, 4 quad ...]"""
-        return self._load_quad(self.x, (token,), quad)
+        return self._load_quad(self.x, (*self.part, token), quad)
 
     def load_norm_quad(self, part: int, quad: Expr) -> list[Expr]:
         """`load_norm` of columns 4 quad ..."""

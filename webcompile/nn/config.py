@@ -6,7 +6,16 @@ from dataclasses import dataclass
 
 from webcompile.kernels.norm import Normalization
 from webcompile.kernels.rotate import HeadNorm
+from webcompile.manifest import CacheSpec, CacheTensor
+from webcompile.nn.recurrent_config import ChannelMixConfig, RecurrentConfig
 from webcompile.nn.rope import Rope
+
+PAGE_TOKENS = 16
+"""Tokens of a page of the cache where all layers are attention."""
+RECURRENT_PAGE_TOKENS = 256
+"""The same where a page holds a state of some numbers for each channel: few, and yet a prefix is found again."""
+MATRIX_PAGE_TOKENS = 1024
+"""The same where the state is a matrix for each head, which takes more memory than the keys of hundreds of tokens."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,15 @@ class AttentionConfig:
     sinks: bool = False
     """Whether each head has a learned score to which no value belongs."""
 
+    def cache(self, page_tokens: int, dtype: str) -> tuple[CacheTensor, ...]:
+        """What the layer keeps of a page: keys, then values."""
+        return (CacheTensor((2, self.num_kv_heads, page_tokens, self.head_dim), dtype),)
+
+    @property
+    def extra_dispatches(self) -> tuple[str, ...]:
+        """See LayerConfig."""
+        return ("norm of queries and keys: the sums of a whole head, before it rotates",) if self.head_norm else ()
+
 
 @dataclass(frozen=True)
 class MLPConfig:
@@ -47,13 +65,13 @@ class MLPConfig:
 
 @dataclass(frozen=True)
 class LayerConfig:
-    """Attention and MLP, each with a norm before it, after it, both or none.
+    """Attention, or a recurrent layer in its place, and MLP, each with a norm before it, after it, both or none.
 
     In parallel, both take the layer's input; without a norm of its own the MLP then takes what attention takes.
     """
 
-    attention: AttentionConfig
-    mlp: MLPConfig
+    attention: AttentionConfig | RecurrentConfig
+    mlp: MLPConfig | ChannelMixConfig | None
     attention_norm: Normalization | None = None
     attention_out_norm: Normalization | None = None
     mlp_norm: Normalization | None = None
@@ -65,14 +83,24 @@ class LayerConfig:
     @property
     def extra_dispatches(self) -> tuple[str, ...]:
         """What a GPU does in decode beside the five dispatches of a layer, and why no product can do it."""
-        found = []
-        if self.attention.head_norm is not None:
-            found.append("norm of queries and keys: the sums of a whole head, before it rotates")
+        found = list(self.attention.extra_dispatches)
+        if isinstance(self.mlp, ChannelMixConfig):
+            found += self.mlp.extra_dispatches
         if self.attention_out_norm is not None:
             found.append("norm after attention: the sums of a whole token, before the MLP")
         if self.mlp_out_norm is not None:
             found.append("norm after the MLP: the sums of a whole token, before the next layer")
         return tuple(found)
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether the layer keeps a state instead of tokens."""
+        return not isinstance(self.attention, AttentionConfig)
+
+    def cache(self, page_tokens: int, dtype: str) -> tuple[CacheTensor, ...]:
+        """What the layer keeps of a page."""
+        own = self.mlp.cache if isinstance(self.mlp, ChannelMixConfig) else ()
+        return (*self.attention.cache(page_tokens, dtype), *own)
 
 
 @dataclass(frozen=True)
@@ -88,23 +116,21 @@ class DecoderConfig:
     embedding_scale: float = 1.0
     learned_positions: int = 0
     """Rows of a table that is added to the embeddings."""
+    embedding_norm: Normalization | None = None
     head_bias: bool = False
     logit_scale: float = 1.0
     logit_softcap: float = 0.0
     float32_only: bool = False
     """Whether activations exceed what float16 can hold."""
+    page_tokens: int = PAGE_TOKENS
+    """Tokens of a page of the cache."""
 
     @property
     def num_layers(self) -> int:
         """Number of layers."""
         return len(self.layers)
 
-    @property
-    def num_kv_heads(self) -> int:
-        """Key-value heads of every layer."""
-        return self.layers[0].attention.num_kv_heads
-
-    @property
-    def head_dim(self) -> int:
-        """Dimensions of a head in every layer."""
-        return self.layers[0].attention.head_dim
+    def cache(self, dtype: str) -> CacheSpec:
+        """The paged cache; keys and values are of `dtype`."""
+        tensors = [tensor for layer in self.layers for tensor in layer.cache(self.page_tokens, dtype)]
+        return CacheSpec(self.num_layers, self.page_tokens, any(layer.recurrent for layer in self.layers), tuple(tensors))

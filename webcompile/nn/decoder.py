@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
 from typing import Any
 
 from tvm.relax.frontend import nn
@@ -21,16 +21,9 @@ from webcompile.nn.config import AttentionConfig, DecoderConfig, LayerConfig, ML
 from webcompile.nn.context import Context
 from webcompile.nn.linear import Embedding, Linear, Norm, call, call_inplace, is_one_token
 from webcompile.nn.norm import NormLayer
-from webcompile.nn.rope import Rope
-
-
-@dataclass(frozen=True)
-class Step:
-    """The device tensors that say where a step stands: see contracts.MODEL_FUNCTIONS."""
-
-    position: Tensor
-    page_table: Tensor
-    turns: dict[Rope, Tensor]
+from webcompile.nn.recurrent import ChannelMix, recurrent
+from webcompile.nn.recurrent_config import ChannelMixConfig
+from webcompile.nn.step import Step
 
 
 class Attention(nn.Module):  # type: ignore[misc]
@@ -103,17 +96,29 @@ class DecoderLayer(nn.Module):  # type: ignore[misc]
             return None if of is None else NormLayer(context, hidden_size, of)
 
         self.input_layernorm = norm(config.attention_norm)
-        self.self_attn = Attention(context, config.attention, hidden_size)
+        if isinstance(config.attention, AttentionConfig):
+            self.self_attn = Attention(context, config.attention, hidden_size)
+        else:
+            self.self_attn = recurrent(context, config.attention, hidden_size)
         self.attention_out_norm = norm(config.attention_out_norm)
         self.post_attention_layernorm = norm(config.mlp_norm)
-        self.mlp = MLP(context, config.mlp, hidden_size)
+        if isinstance(config.mlp, MLPConfig):
+            self.mlp = MLP(context, config.mlp, hidden_size)
+        elif config.mlp is not None:
+            self.mlp = ChannelMix(context, config.mlp, hidden_size)
         self.mlp_out_norm = norm(config.mlp_out_norm)
 
-    def forward(self, x: Tensor, cache: Tensor, step: Step) -> Tensor:
+    def forward(self, x: Tensor, caches: list[Tensor], step: Step) -> Tensor:
         """x [s, hidden] → [s, hidden]."""
         config, before = self.config, _before(self.input_layernorm, x)
-        heads = self.self_attn(*before, cache, step)
+        # Only the MLP of RWKV keeps anything, in one tensor.
+        split = len(caches) - isinstance(config.mlp, ChannelMixConfig)
+        heads = self.self_attn(*before, *caches[:split], step)
         attended = self._add(self.attention_out_norm, self.self_attn.o_proj, (heads,), x)
+        if config.mlp is None:
+            return attended
+        if caches[split:]:
+            return self.mlp(attended, None, *caches[split:], step, residual=attended)
         if not config.parallel:
             before = _before(self.post_attention_layernorm, attended)
         elif self.post_attention_layernorm is not None:
@@ -137,17 +142,23 @@ class Decoder(nn.Module):  # type: ignore[misc]
 
     def __init__(self, context: Context, config: DecoderConfig) -> None:
         self.scale = config.embedding_scale
+        self.num_caches = [len(layer.cache(context.page_tokens, context.dtype)) for layer in config.layers]
         self.embed_tokens = Embedding(context, config.vocab_size, config.hidden_size)
         learned = config.learned_positions * config.hidden_size
         self.positions = nn.Parameter((learned,), context.dtype) if learned else None
+        norm = config.embedding_norm
+        self.embed_norm = None if norm is None else NormLayer(context, config.hidden_size, norm)
         self.layers = nn.ModuleList([DecoderLayer(context, layer, config.hidden_size) for layer in config.layers])
         self.norm = NormLayer(context, config.hidden_size, config.norm)
 
     def forward(self, token_ids: Tensor, caches: list[Tensor], step: Step) -> Tensor:
         """token_ids int32[s] → hidden states [s, hidden], not yet normalized."""
         x = self.embed_tokens.lookup(token_ids, step.position, self.positions, self.scale)
-        for layer, cache in zip(self.layers, caches, strict=True):
-            x = layer(x, cache, step)
+        if self.embed_norm is not None:
+            x = self.embed_norm(x)
+        left = iter(caches)
+        for layer, count in zip(self.layers, self.num_caches, strict=True):
+            x = layer(x, list(itertools.islice(left, count)), step)
         return x
 
 
@@ -170,7 +181,8 @@ class CausalLM(nn.Module):  # type: ignore[misc]
 
     def _run(self, token_ids: Tensor, position: Tensor, page_table: Tensor, kv_cache: list[Tensor]) -> Tensor:
         config = self.config
-        ropes = dict.fromkeys(layer.attention.rope for layer in config.layers if layer.attention.rope is not None)
+        attentions = [layer.attention for layer in config.layers if isinstance(layer.attention, AttentionConfig)]
+        ropes = dict.fromkeys(attention.rope for attention in attentions if attention.rope is not None)
         turns = {rope: Tensor.from_const(fixed_point_turns(rope.frequencies)) for rope in ropes}
         hidden = self.model(token_ids, kv_cache, Step(position, page_table, turns))
         last, fused_norm = self.model.norm.before_last(hidden)
@@ -212,6 +224,8 @@ class CausalLM(nn.Module):  # type: ignore[misc]
     def probe_params(self) -> list[tuple[str, Tensor]]:
         """Name and tensor of each of the `weights` of `probe`; empty where it would need kernels that decode has not."""
         layer, config = self.model.layers[0], self.config.layers[0]
+        if not isinstance(config.mlp, MLPConfig):
+            return []
         plain = not (config.mlp.up_bias or config.mlp.down_bias or config.mlp_out_norm or config.parallel)
         if not (plain and config.mlp_norm and config.mlp_norm.parts and self.context.schedule.gpu):
             return []
@@ -222,8 +236,8 @@ class CausalLM(nn.Module):  # type: ignore[misc]
     def specification(self) -> dict[str, Any]:
         """What `export_tvm` needs: the functions with their symbolic shapes."""
         config, spec = self.config, nn.spec
-        cache = ["num_pages", 2, config.num_kv_heads, self.context.page_tokens, config.head_dim]
-        caches = [spec.Tensor(cache, self.context.dtype) for _ in range(config.num_layers)]
+        tensors = config.cache(self.context.dtype).tensors
+        caches = [spec.Tensor(["num_pages", *tensor.shape], tensor.dtype) for tensor in tensors]
 
         def function(tokens: int | str) -> dict[str, Any]:
             return {

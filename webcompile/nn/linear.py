@@ -9,9 +9,10 @@ from tvm.relax.frontend import nn
 from tvm.relax.frontend.nn import Tensor, op
 
 from webcompile.kernels.embedding import embedding
-from webcompile.kernels.epilogues import AddResidual, Epilogue, Store
+from webcompile.kernels.epilogues import AddResidual, Epilogue, GateResidual, Store
 from webcompile.kernels.matmul import matmul
 from webcompile.kernels.norm import Normalization
+from webcompile.kernels.product import Parts
 from webcompile.nn.context import Context
 
 
@@ -46,16 +47,25 @@ class Matrix(nn.Module):  # type: ignore[misc]
         epilogue: Epilogue | None = None,
         bias: Tensor | None = None,
         norm: Norm | None = None,
+        gate: Tensor | None = None,
         residual: Tensor | None = None,
         scale: float = 1.0,
+        parts: Parts | None = None,
     ) -> Tensor:
-        """x [s, columns] → [s, units of the epilogue], in the epilogue's dtype; without one residual + scale * product."""
-        epilogue = epilogue or (AddResidual if residual is not None else Store)(self.context.dtype, scale)
-        extras = [residual] if residual is not None else []
-        out = Tensor.placeholder([x.shape[0], self.rows // epilogue.rows_per_unit], epilogue.dtype)
-        return call(self.kernel(x, epilogue, bias, norm), self.arguments(x, bias, norm) + extras, out)
+        """x [s, columns] → [s, units of the epilogue], in the epilogue's dtype.
 
-    def kernel(self, x: Tensor, epilogue: Epilogue, bias: Tensor | None, norm: Norm | None) -> Any:
+        Without an epilogue, residual + gate * product or residual + scale * product.
+        """
+        if epilogue is None and gate is not None:
+            epilogue = GateResidual(self.context.dtype)
+        epilogue = epilogue or (AddResidual if residual is not None else Store)(self.context.dtype, scale)
+        extras = [tensor for tensor in (gate, residual) if tensor is not None]
+        out = Tensor.placeholder([x.shape[-2], self.rows // epilogue.rows_per_unit], epilogue.dtype)
+        return call(self.kernel(x, epilogue, bias, norm, parts), self.arguments(x, bias, norm) + extras, out)
+
+    def kernel(
+        self, x: Tensor, epilogue: Epilogue, bias: Tensor | None, norm: Norm | None, parts: Parts | None = None
+    ) -> Any:
         """The product's kernel for this x."""
         return matmul(
             self.context.schedule,
@@ -67,6 +77,7 @@ class Matrix(nn.Module):  # type: ignore[misc]
             epilogue=epilogue,
             bias=bias is not None,
             norm=norm.norm if norm is not None else None,
+            parts=parts,
         )
 
     def arguments(self, x: Tensor, bias: Tensor | None, norm: Norm | None) -> list[Tensor]:
@@ -109,8 +120,9 @@ class Embedding(Matrix):
 
 
 def is_one_token(x: Tensor) -> bool:
-    """Whether the leading axis is statically one: decode, for which kernels of their own exist."""
-    return isinstance(x.shape[0], int) and x.shape[0] == 1
+    """Whether the axis of tokens is statically one: decode, for which kernels of their own exist."""
+    tokens = x.shape[-2] if len(x.shape) > 1 else x.shape[0]
+    return isinstance(tokens, int) and tokens == 1
 
 
 def call(kernel: Any, arguments: list[Any], out: Tensor) -> Tensor:

@@ -63,15 +63,16 @@ ffi::Any LoadWeights(const std::string& folder) {
   return ffi::Function::GetGlobalRequired("vm.builtin.param_array_from_cache_by_name")(names);
 }
 
-// Keys and values of all layers, zeroed: what is not written yet must at least be numbers.
+// What all layers keep, zeroed: what is not written yet must at least be numbers.
 ffi::Array<Tensor> MakeCache(int num_pages) {
-  const ffi::Shape shape({num_pages, 2, WEBCOMPILE_NUM_KV_HEADS, WEBCOMPILE_PAGE_TOKENS, WEBCOMPILE_HEAD_DIM});
-  const DLDataType dtype = ffi::StringToDLDataType(WEBCOMPILE_KV_DTYPE);
-  const int64_t count = std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
-  const std::vector<char> zeros(static_cast<size_t>(count) * dtype.bits / 8);
   ffi::Array<Tensor> cache;
-  for (int layer = 0; layer < WEBCOMPILE_NUM_LAYERS; ++layer) {
-    cache.push_back(Upload(shape, dtype, zeros.data(), zeros.size()));
+  for (const auto& part : webcompile_cache) {
+    std::vector<int64_t> sizes{num_pages};
+    for (const int* size = part.shape; *size != 0; ++size) sizes.push_back(*size);
+    const DLDataType dtype = ffi::StringToDLDataType(part.dtype);
+    const int64_t count = std::accumulate(sizes.begin(), sizes.end(), int64_t{1}, std::multiplies<>());
+    const std::vector<char> zeros(static_cast<size_t>(count) * dtype.bits / 8);
+    cache.push_back(Upload(ffi::Shape(sizes.begin(), sizes.end()), dtype, zeros.data(), zeros.size()));
   }
   return cache;
 }

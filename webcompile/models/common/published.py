@@ -19,7 +19,7 @@ _SPELLINGS = {
     "num_key_value_heads": ("num_kv_heads", "multi_query_group_num"),
     "head_dim": ("kv_channels",),
     "intermediate_size": ("n_inner", "ffn_hidden_size"),
-    "max_position_embeddings": ("n_positions", "seq_length", "model_max_length"),
+    "max_position_embeddings": ("context_length", "n_positions", "seq_length", "model_max_length"),
     "hidden_act": ("hidden_activation", "activation_function", "activation"),
     "vocab_size": ("padded_vocab_size",),
     "rope_theta": ("rotary_emb_base",),

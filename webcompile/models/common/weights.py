@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from webcompile.nn.config import DecoderConfig
+from webcompile.nn.config import AttentionConfig, DecoderConfig, LayerConfig, MLPConfig
 
 Array = npt.NDArray[Any]
 
@@ -94,6 +94,9 @@ class Names:
     out: str = "self_attn.o_proj"
     up: tuple[str, ...] = ("mlp.gate_proj", "mlp.up_proj")
     down: str = "mlp.down_proj"
+    recurrent: tuple[tuple[str, WeightSource], ...] = ()
+    """Of a recurrent layer all but the norms around it: parameter → its source, by names within the layer."""
+    embedding_norm: str = ""
     transposed: bool = False
     """Whether the matrices of layers are stored [in, out], as GPT-2's Conv1D does."""
     grouped: bool = False
@@ -109,39 +112,12 @@ class Names:
         yield "model.embed_tokens", WeightSource((f"{self.embedding}.weight",))
         if config.learned_positions:
             yield "model.positions", WeightSource((f"{self.positions}.weight",), flat=True)
+        if config.embedding_norm is not None:
+            yield "model.embed_norm.weight", WeightSource(_params([self.embedding_norm], config.embedding_norm))
         for i, layer in enumerate(config.layers):
-            ours, theirs = f"model.layers.{i}.", self.layer.format(i)
-            attention, mlp = layer.attention, layer.mlp
-            groups = HeadGroups(attention.num_kv_heads, attention.head_dim) if self.grouped else None
-            up = "gate_up_proj" if mlp.gated else "up_proj"
-            matrices = (
-                ("self_attn.qkv_proj", self.qkv, attention.qkv_bias, groups),
-                ("self_attn.o_proj", (self.out,), attention.out_bias, None),
-                (f"mlp.{up}", self.up, mlp.up_bias, None),
-                ("mlp.down_proj", (self.down,), mlp.down_bias, None),
-            )
-            for name, modules, bias, rows in matrices:
-                parts = [theirs + module for module in modules]
-                yield ours + name, WeightSource(_each(parts, "weight"), self.transposed, rows)
-                if bias:
-                    yield f"{ours}{name}.bias", WeightSource(_each(parts, "bias"), groups=rows)
-            norms = (
-                ("input_layernorm", self.attention_norm, layer.attention_norm),
-                ("attention_out_norm", self.attention_out_norm, layer.attention_out_norm),
-                ("post_attention_layernorm", self.mlp_norm, layer.mlp_norm),
-                ("mlp_out_norm", self.mlp_out_norm, layer.mlp_out_norm),
-            )
-            for name, module, norm in norms:
-                if norm is not None and norm.parts:
-                    yield f"{ours}{name}.weight", WeightSource(_params([theirs + module], norm))
-            if (heads := attention.head_norm) is not None and heads.norm.parts:
-                counts = (attention.num_heads, attention.num_kv_heads)
-                normed = [
-                    theirs + name.format(head)
-                    for name, count in zip(self.head_norm, counts, strict=True)
-                    for head in range(count if "{}" in name else 1)
-                ]
-                yield f"{ours}self_attn.head_norm", WeightSource(_params(normed, heads.norm), flat=True)
+            for name, source in self._layer_sources(layer):
+                tensors = tuple(self.layer.format(i) + tensor for tensor in source.tensors)
+                yield f"model.layers.{i}.{name}", replace(source, tensors=tensors)
         if config.norm.parts:
             yield "model.norm.weight", WeightSource(_params([self.norm], config.norm))
         if not config.tied_embeddings:
@@ -149,8 +125,64 @@ class Names:
             if config.head_bias:
                 yield "lm_head.bias", WeightSource((f"{self.head}.bias",))
 
+    def _layer_sources(self, layer: LayerConfig) -> Iterator[tuple[str, WeightSource]]:
+        """The same by names within a layer."""
+        mlp = layer.mlp
+        if isinstance(layer.attention, AttentionConfig):
+            yield from self._attention_sources(layer.attention)
+        else:
+            yield from self.recurrent
+        if isinstance(mlp, MLPConfig):
+            yield from self._matrix(f"mlp.{'gate_up_proj' if mlp.gated else 'up_proj'}", self.up, mlp.up_bias)
+            yield from self._matrix("mlp.down_proj", (self.down,), mlp.down_bias)
+        norms = (
+            ("input_layernorm", self.attention_norm, layer.attention_norm),
+            ("attention_out_norm", self.attention_out_norm, layer.attention_out_norm),
+            ("post_attention_layernorm", self.mlp_norm, layer.mlp_norm),
+            ("mlp_out_norm", self.mlp_out_norm, layer.mlp_out_norm),
+        )
+        for name, module, norm in norms:
+            if norm is not None and norm.parts:
+                yield f"{name}.weight", WeightSource(_params([module], norm))
+
+    def _attention_sources(self, attention: AttentionConfig) -> Iterator[tuple[str, WeightSource]]:
+        groups = HeadGroups(attention.num_kv_heads, attention.head_dim) if self.grouped else None
+        yield from self._matrix("self_attn.qkv_proj", self.qkv, attention.qkv_bias, groups)
+        yield from self._matrix("self_attn.o_proj", (self.out,), attention.out_bias)
+        if (heads := attention.head_norm) is not None and heads.norm.parts:
+            counts = (attention.num_heads, attention.num_kv_heads)
+            normed = [
+                name.format(head)
+                for name, count in zip(self.head_norm, counts, strict=True)
+                for head in range(count if "{}" in name else 1)
+            ]
+            yield "self_attn.head_norm", WeightSource(_params(normed, heads.norm), flat=True)
+
+    def _matrix(
+        self, name: str, modules: Sequence[str], bias: bool, rows: HeadGroups | None = None
+    ) -> Iterator[tuple[str, WeightSource]]:
+        yield name, WeightSource(_each(modules, "weight"), self.transposed, rows)
+        if bias:
+            yield f"{name}.bias", WeightSource(_each(modules, "bias"), groups=rows)
+
 
 LLAMA_NAMES = Names()
+
+
+def flat(*tensors: str) -> WeightSource:
+    """Tensors as one row of numbers."""
+    return WeightSource(tensors, flat=True)
+
+
+def linear(name: str, *modules: str, bias: bool = False) -> list[tuple[str, WeightSource]]:
+    """The matrix `name` from modules, and its bias if they have one."""
+    sources = [(name, WeightSource(_each(modules, "weight")))]
+    return sources + ([(f"{name}.bias", WeightSource(_each(modules, "bias")))] if bias else [])
+
+
+def norm_params(module: str) -> WeightSource:
+    """The parameters of a layer norm."""
+    return flat(f"{module}.weight", f"{module}.bias")
 
 
 def _each(modules: Sequence[str], parameter: str) -> tuple[str, ...]:

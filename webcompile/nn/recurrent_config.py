@@ -1,0 +1,111 @@
+"""The shapes of recurrent layers, as data, each with what it keeps of a page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from webcompile.kernels import state, wkv
+from webcompile.kernels.convolution import Convolution
+from webcompile.kernels.gated_norm import GatedNorm
+from webcompile.kernels.norm import Normalization
+from webcompile.kernels.recurrences import StateSpace
+from webcompile.manifest import CacheTensor
+
+
+class RecurrentConfig(Protocol):
+    """What stands in the place of attention."""
+
+    def __hash__(self) -> int:
+        """Configs are compared and kept."""
+
+    def cache(self, page_tokens: int, dtype: str) -> tuple[CacheTensor, ...]:
+        """What the layer keeps of a page: states, whatever the tokens of the page and the dtype of activations."""
+
+    @property
+    def extra_dispatches(self) -> tuple[str, ...]:
+        """See LayerConfig."""
+
+
+def kept(*shape: int) -> CacheTensor:
+    """A state in a page: after its last token at an even position, and at an odd one."""
+    return CacheTensor((2, *shape), state.DTYPE)
+
+
+@dataclass(frozen=True)
+class StateSpaceConfig:
+    """Mamba-2: a projection, a short convolution, a state-space model, a gated norm."""
+
+    recurrence: StateSpace
+    convolution: Convolution
+    norm: GatedNorm
+    in_bias: bool = False
+    out_bias: bool = False
+
+    def cache(self, page_tokens: int, dtype: str) -> tuple[CacheTensor, ...]:
+        """See RecurrentConfig: the convolution's last inputs, the matrices of the heads."""
+        of = self.recurrence
+        return (kept(*self.convolution.state), kept(of.heads, of.rows, of.columns))
+
+    @property
+    def extra_dispatches(self) -> tuple[str, ...]:
+        """See LayerConfig. Projection, convolution, scan, norm, projection: five, as there is no MLP."""
+        return ()
+
+
+@dataclass(frozen=True)
+class ShortConvolutionConfig:
+    """LFM2: a projection to (b, c, x), a convolution of b x times c."""
+
+    convolution: Convolution
+    bias: bool = False
+
+    def cache(self, page_tokens: int, dtype: str) -> tuple[CacheTensor, ...]:
+        """See RecurrentConfig: the convolution's last inputs."""
+        return (kept(*self.convolution.state),)
+
+    @property
+    def extra_dispatches(self) -> tuple[str, ...]:
+        """See LayerConfig. The convolution stands for attention."""
+        return ()
+
+
+@dataclass(frozen=True)
+class TimeMix4Config:
+    """The time mixing of RWKV-4, with its norm."""
+
+    hidden_size: int
+    width: int
+    norm: Normalization
+
+    def cache(self, page_tokens: int, dtype: str) -> tuple[CacheTensor, ...]:
+        """See RecurrentConfig: the shifted token, the sums of every channel."""
+        return (kept(self.hidden_size), kept(wkv.PARTS, self.width))
+
+    @property
+    def extra_dispatches(self) -> tuple[str, ...]:
+        """See LayerConfig."""
+        return ("token shift: what products take is the mean of two tokens, each normalized",)
+
+
+@dataclass(frozen=True)
+class ChannelMixConfig:
+    """The MLP of RWKV: down(relu(key)^2), times sigmoid(receptance) if it `gates`, with its norm and a token shift."""
+
+    hidden_size: int
+    width: int
+    norm: Normalization
+    gates: bool = True
+    stays: bool = True
+    """See kernels.token_shift."""
+
+    @property
+    def cache(self) -> tuple[CacheTensor, ...]:
+        """The shifted token."""
+        return (kept(self.hidden_size),)
+
+    @property
+    def extra_dispatches(self) -> tuple[str, ...]:
+        """See LayerConfig."""
+        shift = "token shift before the MLP: as before the recurrence"
+        return (shift, "receptance: a product of another input") if self.gates else (shift,)

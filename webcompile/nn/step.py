@@ -1,0 +1,18 @@
+"""Where a step stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm.relax.frontend.nn import Tensor
+
+from webcompile.nn.rope import Rope
+
+
+@dataclass(frozen=True)
+class Step:
+    """The device tensors that say where a step stands: see contracts.MODEL_FUNCTIONS."""
+
+    position: Tensor
+    page_table: Tensor
+    turns: dict[Rope, Tensor]
