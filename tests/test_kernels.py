@@ -236,11 +236,19 @@ def rotated(x: np.ndarray, rotation: Rotation, position: int) -> tuple[np.ndarra
     return fixed_point_turns(frequencies), out
 
 
-def check_append(bench: Bench, of: tuple[Any, list[np.ndarray]], x: np.ndarray, rotation: Rotation, position: int) -> None:
+def check_append(
+    bench: Bench,
+    of: tuple[Any, list[np.ndarray]],
+    x: np.ndarray,
+    rotation: Rotation,
+    position: int,
+    *,
+    heads: Heads = HEADS,
+) -> None:
     """Runs a kernel that ought to rotate and append x [s, (h + 2 kv), d] as it is before it rotates."""
-    dtype, (h, kv, d), tokens = bench.dtype, (HEADS.num_heads, HEADS.num_kv_heads, HEADS.head_dim), len(x)
+    dtype, (h, kv, d), tokens = bench.dtype, (heads.num_heads, heads.num_kv_heads, heads.head_dim), len(x)
     kernel, arguments = of
-    before, after = (Paged(HEADS, position + tokens, dtype) for _ in range(2))
+    before, after = (Paged(heads, position + tokens, dtype) for _ in range(2))
     turns, turned = rotated(x, rotation, position)
     *_, cache, q = bench.run(
         kernel,

@@ -126,6 +126,10 @@ def test_logits_that_are_not_finite_give_no_token(sampling: SamplingParams, bad:
 @pytest.mark.parametrize("bench", DEVICES)
 @pytest.mark.parametrize("vocab_size", [256, 4099])
 def test_log_probabilities(vocab_size: int, bench: Bench) -> None:
+    check_logprobs(bench, vocab_size)
+
+
+def check_logprobs(bench: Bench, vocab_size: int) -> None:
     logits = 3 * normal(vocab_size)
     logits[10] = logits[200] = logits.max()  # equal ones come by id
     *_, out = bench.run(
