@@ -11,7 +11,7 @@ const MAY_IMPORT: Record<string, string[]> = {
   host: ["engine", "load", "openai/chat", "protocol"],
   line: ["protocol"],
   protocol: [],
-  "openai/chat": ["engine", "openai/request", "tokenizer"],
+  "openai/chat": ["engine", "openai/request", "reply", "tokenizer"],
   "openai/request": ["check", "engine", "sampling", "template"],
   load: ["artifact", "cache", "check", "download", "engine", "manifest", "model", "progress", "protocol", "template", "tokenizer"],
   engine: ["check", "decoding", "detokenizer", "gpu", "model", "pace", "sampling", "scheduler", "stop", "template", "tokenizer"],
