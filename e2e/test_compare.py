@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.native_devices import native_devices
+from tests.native_devices import engine_names
 from tests.reference import COMPLETION_TOKENS, PROMPTS
 from webcompile.browser.launch import launch
 from webcompile.cli.main import main
@@ -20,7 +20,7 @@ VULKAN, OPENCL = "llvmpipe", "pthread"
 
 def places(*names: str) -> str:
     """What `--targets` takes; devices by their short names, and a variant after a slash."""
-    devices = {"cpu": "cpu", "webgpu": "webgpu", **native_devices()}
+    devices = {"cpu": "cpu", "webgpu": "webgpu", **engine_names()}
     missing = [name for name in names if name.partition("/")[0] not in devices]
     if missing:
         pytest.skip(f"no driver {', '.join(missing)}")
